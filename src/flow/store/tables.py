@@ -1,0 +1,94 @@
+"""The Arrow schema of every storage table, as its blocks are written to the outbox. The DDL is in
+ddl/001_tables.sql.
+
+128-bit integers are fixed_size_binary(16), little endian; DateTime is uint32 seconds; DateTime64(6) is
+microseconds.
+"""
+
+import pyarrow as pa
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_WIDE = pa.binary(16)
+_INSTANT = pa.timestamp("us", tz="UTC")
+SLOTS = 4
+"""Meters a storage row holds; an event with more has more than one key."""
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, column, nullable=False) for name, column in columns.items()])
+
+
+ROLLUP = _schema(
+    customer=_TEXT,
+    window_start=pa.uint32(),  # seconds since 1970-01-01T00:00:00Z
+    key=_WIDE,
+    events=pa.uint64(),
+    digest=_WIDE,
+    **{f"q{slot}": _WIDE for slot in range(SLOTS)},
+    **{f"a{slot}": pa.decimal128(38, 15) for slot in range(SLOTS)},
+)
+
+KEYS = _schema(
+    customer=_TEXT,
+    key=_WIDE,
+    project=_TEXT,
+    feature=_TEXT,
+    model=_TEXT,
+    region=_TEXT,
+    service_tier=_TEXT,
+    currency=_TEXT,
+    meters=pa.list_(
+        pa.field("item", pa.string(), nullable=False)
+    ),  # always SLOTS names, '' for an empty slot
+    unpriced=pa.uint8(),
+)
+
+REJECTED_EVENTS = _schema(
+    seen_at=_INSTANT, source_position=pa.string(), reason=_TEXT, detail=pa.string(), payload=pa.binary()
+)
+
+CONFLICTING_EVENTS = _schema(
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    source=_TEXT,
+    id=pa.string(),
+    event_time=_INSTANT,
+    fingerprint=_WIDE,
+    payload=pa.binary(),
+)
+
+LATE_EVENTS = _schema(
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    source=_TEXT,
+    id=pa.string(),
+    event_time=_INSTANT,
+    watermark=_INSTANT,
+    payload=pa.binary(),
+)
+
+PIPELINE_BALANCE = _schema(
+    lineage=pa.string(),
+    writer=pa.string(),
+    block=pa.uint64(),
+    shard=pa.string(),
+    read=pa.uint64(),
+    accepted=pa.uint64(),
+    duplicate=pa.uint64(),
+    conflicting=pa.uint64(),
+    rejected=pa.uint64(),
+    late=pa.uint64(),
+)
+
+LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
+
+TABLES: dict[str, pa.Schema] = {
+    "rollup_minute": ROLLUP,
+    "rollup_day": ROLLUP,
+    "keys": KEYS,
+    "rejected_events": REJECTED_EVENTS,
+    "conflicting_events": CONFLICTING_EVENTS,
+    "late_events": LATE_EVENTS,
+    "pipeline_balance": PIPELINE_BALANCE,
+    "lineages": LINEAGES,
+}
