@@ -1,8 +1,8 @@
 """YAML as a tree of nodes that know their line: what the config and the price book are read from.
 
-Nodes and not values, because an error names its line, a repeated key must not win in silence, and a price must
-be read as the text that stands in the file, before YAML makes a float of it. Problems are collected and raised
-together.
+Nodes and not values, because an error names its line, a repeated key must not win in silence, and a price
+must be read as the text that stands in the file, before YAML makes a float of it. Problems are collected
+and raised together.
 """
 
 import difflib
@@ -78,6 +78,8 @@ def shown(node: yaml.Node) -> str:
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
+    if not node.value and not is_quoted(node):
+        return "nothing"
     text = node.value if len(node.value) <= 80 else node.value[:77] + "..."
     return "".join(c if c.isprintable() else " " for c in f"'{text}'")
 
@@ -118,7 +120,7 @@ def compose(text: str, name: str) -> yaml.MappingNode:
 
 
 def _refuse_aliases(root: yaml.Node, name: str) -> None:
-    """An aliased mapping or list can hold itself, or double a document with every line; none is needed here."""
+    """An aliased mapping or list can hold itself, or double a document with every line; none is needed."""
     seen: set[int] = set()
     waiting: list[yaml.Node] = [root]
     count = 0

@@ -2,8 +2,8 @@
 
 A price names a meter and, to narrow it, any of model, service tier, region and customer; it holds from an
 instant until a later price with the same names supersedes it. A *timeline* is the answer for one class of
-events: from which instant which rate holds. Rates are integers of 10^-15 currency units per unit of the meter,
-so nothing is ever rounded (DESIGN 3.2 and 3.3).
+events: from which instant which rate holds. Rates are integers of 10^-15 currency units per unit of the
+meter, so nothing is ever rounded (DESIGN 3.2 and 3.3).
 """
 
 import hashlib
@@ -58,9 +58,9 @@ class PriceBook:
     def timeline(self, meter: str, *, model: str, service_tier: str, region: str, customer: str) -> Steps:
         """When which rate holds for a meter of such events; the narrowest price in force wins.
 
-        Before the first step the quantity is unpriced; no step at all means that it always is, unless the meter
-        is unbilled. `requests` alone is free, not unpriced, where no price is in force (DESIGN 3.2): where it has
-        any price, its timeline begins with a rate of 0.
+        Before the first step the quantity is unpriced; no step at all means that it always is, unless the
+        meter is unbilled. `requests` alone is free, not unpriced, where no price is in force (DESIGN 3.2):
+        where it has any price, its timeline begins with a rate of 0.
         """
         of_meter = self._by_meter.get(meter)
         if of_meter is None:
@@ -70,8 +70,8 @@ class PriceBook:
             for selector in covers((model, service_tier, region, customer))
             if selector in of_meter
         ]
-        # Once two prices of one narrowness hold, a narrower one holds as well (checked at load): their order is
-        # of no weight.
+        # Once two prices of one narrowness hold, a narrower one holds as well (checked at load): their
+        # order is of no weight.
         steps: list[tuple[int, int]] = [(0, 0)] if meter == REQUESTS else []
         for _, first_us, narrower in sorted(matching):
             steps = [step for step in steps if step[0] < first_us]

@@ -232,7 +232,7 @@ class _Row:
 
 
 def _check_ties(rows: dict[int, Price], problems: Problems) -> None:
-    """Adds every pair of prices between which nothing decides; `rows`: the prices by their index in the file."""
+    """Adds every pair of prices between which nothing decides; `rows`: prices by index in the file."""
     firsts: dict[str, dict[Selector, Price]] = defaultdict(dict)
     starts: dict[tuple[str, Selector, int], Price] = {}
     index_of = {id(price): n for n, price in rows.items()}
@@ -261,9 +261,10 @@ def _since(one: Price, other: Price) -> str:
 def _ties_of(firsts: dict[Selector, Price]) -> Iterator[tuple[Price, Price, Selector]]:
     """(later line, earlier line, what both match) for one meter; `firsts`: the first price of each selector.
 
-    A selector's prices hold from its first one for ever. Two selectors that name the same dimensions never match
-    one event, so only those with as many, but other, dimensions are joined, over the values of those they share.
-    The pair is no tie if, once both hold, a narrower price holds for every event that both match.
+    A selector's prices hold from its first one for ever. Two selectors that name the same dimensions never
+    match one event, so only those with as many, but other, dimensions are joined, over the values of those
+    they share. The pair is no tie if, once both hold, a narrower price holds for every event that both
+    match.
     """
     by_shape: dict[tuple[bool, ...], list[Selector]] = defaultdict(list)
     for selector in firsts:

@@ -1,0 +1,457 @@
+"""The config: one YAML file, read once, checked whole (DESIGN 3.6). Start at `load_config`.
+
+In the file a duration is `200ms` or `72h` and a size `64MiB`; here they are integers, and their names carry
+the unit. Paths are relative to the file. `${NAME}` in a value is replaced from the environment, and what it
+was replaced by never stands in a message: messages show values as they are written in the file, without
+passwords.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from .yaml_nodes import Problems, Steps, compose, did_you_mean, kind_of, line_of, pairs, read_text, shown
+
+_DURATION_US = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+_SIZE_BYTES: dict[str, int] = {"B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, base in (("B", 1000), ("iB", 1024))
+}
+_DURATION = re.compile(r"([0-9]{1,9})(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,18}) ?([KMGT]i?B|B)?", re.IGNORECASE)
+_COUNT = re.compile(r"[0-9][0-9_]{0,30}")
+_ENVIRONMENT = re.compile(r"\$\{([^}]*)\}?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+PROBLEM = "tallyflow"
+"""The pydantic error type of the messages written here; they follow the value as it stands in the file."""
+
+
+# ---- Values --------------------------------------------------------------------------------------
+
+
+def _problem(message: str) -> PydanticCustomError:
+    return PydanticCustomError(PROBLEM, "{message}", {"message": message})
+
+
+def _unit_us(text: object, example: str) -> int:
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise _problem(f"is not a duration; write {example}")
+    return int(match[1]) * _DURATION_US[match[2]]
+
+
+def _unit_bytes(text: object) -> int:
+    match = _SIZE.fullmatch(str(text)) if isinstance(text, str | int) else None
+    if match is None:
+        raise _problem("is not a size; write 1048576, 64MiB or 2GB")
+    unit = (match[2] or "B").upper().replace("I", "i")
+    return int(match[1]) * _SIZE_BYTES[unit]
+
+
+def _units(text: object) -> int:
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    if isinstance(text, str) and _COUNT.fullmatch(text):
+        return int(text.replace("_", ""))
+    raise _problem("is not a whole number")
+
+
+def _bounded(read: Callable[[object], int], least: int | str, most: int | str) -> BeforeValidator:
+    """A value with bounds, which are written as in the file."""
+
+    def check(value: object) -> int:
+        number = read(value)
+        if number < read(least):
+            raise _problem(f"is too small; at least {least}")
+        if number > read(most):
+            raise _problem(f"is too large; at most {most}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def _duration(least: str, most: str) -> BeforeValidator:
+    return _bounded(lambda text: _unit_us(text, "200ms, 5s or 72h"), least, most)
+
+
+def _size(least: str, most: str) -> BeforeValidator:
+    return _bounded(_unit_bytes, least, most)
+
+
+def _count(least: int, most: int) -> BeforeValidator:
+    return _bounded(_units, least, most)
+
+
+def _horizon_us(text: object) -> int | None:
+    if text == "unbounded":
+        return None
+    if (horizon_us := _unit_us(text, "200ms, 5s, 72h or unbounded")) == 0:
+        raise _problem("catches no duplicate; write unbounded for no limit")
+    return horizon_us
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _problem("is not text; quote it")
+    if not value:
+        raise _problem("is empty")
+    return value
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """Where relative paths begin: the config file's folder."""
+    return Path(info.context["folder"]) if info.context else Path()
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    return value if isinstance(value, Path) else _folder(info) / _text(value)
+
+
+def _patterns(value: object, info: ValidationInfo) -> tuple[str, ...]:
+    """One glob or a list of them, made absolute; characters of the folder itself are never a pattern."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not texts:
+        raise _problem("names no files")
+    if not all(isinstance(text, str) and text for text in texts):
+        raise _problem("holds something that is not text; quote it")
+    folder = str(_folder(info))
+    return tuple(os.path.join(glob.escape(folder), text) for text in texts)  # noqa: PTH118
+
+
+FilePath = Annotated[Path, BeforeValidator(_path)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+
+
+class _Model(BaseModel):
+    """Frozen; an unknown key is an error. A field's alias is its key in the file, its name has the unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+# ---- Sources -------------------------------------------------------------------------------------
+
+
+class FilesSource(_Model):
+    """Event files, in the order of their names within each pattern."""
+
+    kind: Literal["files"]
+    path: Patterns
+    """Absolute paths, which may be globs."""
+    format: Literal["auto", "ndjson", "parquet", "arrow"] = "auto"
+    """`auto` goes by the suffix: .ndjson .jsonl .json .log (also with .gz), .parquet, .arrow."""
+
+
+class LedgerSource(_Model):
+    """A replay of accepted events."""
+
+    kind: Literal["ledger"]
+    path: FilePath | None = None
+    """The ledger to read; None: the one of this config."""
+
+
+class SyntheticSource(_Model):
+    """Events made up from a seed."""
+
+    kind: Literal["synthetic"]
+    seed: Annotated[int, _count(0, 2**63 - 1)] = 1
+    events: Annotated[int, _count(1, 10**13)] = 3_000_000
+
+
+Source = FilesSource | LedgerSource | SyntheticSource
+SOURCES: dict[str, type[_Model]] = {
+    "files": FilesSource,
+    "ledger": LedgerSource,
+    "synthetic": SyntheticSource,
+}
+"""A new kind of source is a model, one more in this union and one more in this table."""
+
+NOT_YET = ("kafka",)
+"""Kinds that the design has and this version has not."""
+
+
+# ---- The store -----------------------------------------------------------------------------------
+
+
+class ChdbStore(_Model):
+    """ClickHouse embedded in this process: `chdb:///absolute/path`, or `chdb:run/store` beside the config."""
+
+    kind: Literal["chdb"] = "chdb"
+    path: Path
+    database: str = "tallyflow"
+
+    @property
+    def url(self) -> str:
+        """The store for people to read."""
+        return f"chdb://{self.path}" if self.path.is_absolute() else f"chdb:{self.path}"
+
+
+class ClickHouseStore(_Model):
+    """A ClickHouse server: `clickhouse://user:password@host:8123/database`, `?secure=true` for TLS."""
+
+    kind: Literal["clickhouse"] = "clickhouse"
+    host: str
+    port: int
+    user: str = "default"
+    password: SecretStr = SecretStr("")
+    database: str = "tallyflow"
+    secure: bool = False
+
+    @property
+    def url(self) -> str:
+        """The store for people to read: without its password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        secure = "?secure=true" if self.secure else ""
+        return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{secure}"
+
+
+Store = ChdbStore | ClickHouseStore
+
+
+def _store(value: object, info: ValidationInfo) -> Store:
+    if isinstance(value, ChdbStore | ClickHouseStore):
+        return value
+    url = _text(value)
+    if url.startswith("chdb:"):
+        return _chdb_store(url.removeprefix("chdb:"), info)
+    if url.startswith("clickhouse:"):
+        return _clickhouse_store(url)
+    raise _problem("is not a store; write chdb:run/store or clickhouse://user:password@host:8123/tallyflow")
+
+
+def _chdb_store(place: str, info: ValidationInfo) -> ChdbStore:
+    if place.startswith("//") and not place.startswith("///"):
+        # By the rules of URLs this would be a host; or was a relative folder meant, or an absolute one?
+        relative = f"chdb:{place[2:]}" if place[2:] else "chdb:run/store"
+        raise _problem(f"is ambiguous; write {relative} (relative to this file) or chdb:///absolute/path")
+    path = "/" + place.lstrip("/") if place.startswith("/") else place
+    if path in ("", "/"):
+        raise _problem("names no folder; write chdb:run/store or chdb:///absolute/path")
+    return ChdbStore(path=_folder(info) / path)
+
+
+def _clickhouse_store(url: str) -> ClickHouseStore:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _problem("has a host or port that is none") from None
+    if not parts.hostname:
+        raise _problem("names no host; write clickhouse://user:password@host:8123/tallyflow")
+    database = unquote(parts.path.removeprefix("/")) or "tallyflow"
+    if not _NAME.fullmatch(database):
+        raise _problem("has a database whose name is not letters, digits and _")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if parts.fragment or any(option not in (("secure", "true"), ("secure", "false")) for option in options):
+        raise _problem("has an option other than ?secure=true; write # and ? of a password as %23 and %3F")
+    secure = ("secure", "true") in options
+    return ClickHouseStore(
+        host=parts.hostname,
+        port=port or (8443 if secure else 8123),
+        user=unquote(parts.username or "default"),
+        password=SecretStr(unquote(parts.password or "")),
+        database=database,
+        secure=secure,
+    )
+
+
+# ---- The whole -----------------------------------------------------------------------------------
+
+
+class Dedup(_Model):
+    """How far back a duplicate is caught."""
+
+    horizon_us: Annotated[int | None, BeforeValidator(_horizon_us)] = Field(
+        alias="horizon", default=72 * 3_600_000_000
+    )
+    """Event time behind the watermark; None: unbounded."""
+    generations: Annotated[int, _count(1, 1000)] = 6
+    """In how many slices the horizon is kept and retired."""
+
+
+class Limits(_Model):
+    """The maximum of everything that could grow; each has a default that real use does not meet."""
+
+    event_bytes_max: Annotated[int, _size("256B", "1GiB")] = 2**20
+    string_bytes_max: Annotated[int, _size("16B", "1MiB")] = 1024
+    quantity_max: Annotated[int, _count(1, 2**63 - 1)] = 10**12
+    meters_per_event_max: Annotated[int, _count(1, 1000)] = 64
+    clock_skew_us: Annotated[int, _duration("0s", "365d")] = Field(alias="clock_skew", default=300_000_000)
+    """How far ahead of now an event's time may be."""
+    outbox_bytes_max: Annotated[int, _size("1MiB", "1000TiB")] = 10 * 2**30
+    """Blocks that wait for ClickHouse; when they reach it, the source pauses."""
+    keys_max: Annotated[int, _count(1, 2**31 - 1)] = 10_000_000
+    """Distinct combinations of dimensions of one run."""
+    batch_rows: Annotated[int, _count(1, 2**22)] = 65_536
+    """Rows of a batch that a source aims at."""
+
+
+class Config(_Model):
+    """Everything a run is told."""
+
+    source: Annotated[Source, Field(discriminator="kind")]
+    prices: FilePath
+    store: Annotated[Store, BeforeValidator(_store)]
+    state_dir: FilePath
+    ledger: FilePath | None = None
+    """A folder of Parquet; None: no ledger is kept."""
+    dedup: Dedup = Dedup()
+    epoch_us: Annotated[int, _duration("50ms", "1h")] = Field(alias="epoch", default=5_000_000)
+    shards: Annotated[int, _count(1, 256)] = 1
+    limits: Limits = Limits()
+
+
+# ---- Reading -------------------------------------------------------------------------------------
+
+
+def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Reads and checks a config file. Raises ConfigError with every error found, each with its line.
+
+    environment: what `${NAME}` is replaced from; None: this process's own.
+    """
+    return parse_config(read_text(path), str(path), path.absolute().parent, environment)
+
+
+def parse_config(text: str, name: str, folder: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """`load_config` of text; `name` stands for the file in messages, relative paths begin at `folder`."""
+    problems = Problems(name)
+    reader = _Reader(problems, os.environ if environment is None else environment)
+    values = reader.value(compose(text, name), ())
+    try:
+        config = Config.model_validate(values, context={"folder": folder})
+        _check_together(config, reader)
+        problems.raise_if_any()
+        return config
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            reader.explain(details)
+    problems.raise_if_any()
+    raise AssertionError("a ValidationError without an error")
+
+
+def _check_together(config: Config, reader: "_Reader") -> None:
+    """What no field can check alone."""
+    store = config.store.path if isinstance(config.store, ChdbStore) else None
+    keys_of: dict[Path, str] = {}
+    for key, folder in (("state_dir", config.state_dir), ("store", store), ("ledger", config.ledger)):
+        if folder is not None and (other := keys_of.setdefault(folder.absolute(), key)) != key:
+            reader.problem((key,), f"is the same folder as {other}; give each its own")
+    if isinstance(config.source, LedgerSource) and config.source.path is None and config.ledger is None:
+        reader.problem(("source", "path"), "is missing, and this config has no ledger to read instead")
+
+
+class _Reader:
+    """Turns nodes into values for pydantic, and pydantic's errors back into lines of the file."""
+
+    def __init__(self, problems: Problems, environment: Mapping[str, str]) -> None:
+        self.problems = problems
+        self.environment = environment
+        self.nodes: dict[Steps, yaml.Node] = {}
+        self.unusable: set[Steps] = set()
+
+    def value(self, node: yaml.Node, steps: Steps) -> Any:
+        """Text, int, bool, None, list or dict; a float stays text, since no value of a config is one."""
+        self.nodes[steps] = node
+        if isinstance(node, yaml.MappingNode):
+            found = pairs(node, steps, self.problems)
+            return {key: self.value(child, (*steps, key)) for key, (_, child) in found.items()}
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(child, (*steps, n)) for n, child in enumerate(node.value)]
+        kind = kind_of(node)
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return node.value.lower() in ("yes", "true", "on")
+        if kind == "int" and _COUNT.fullmatch(node.value):
+            return int(node.value.replace("_", ""))
+        return self._replaced(node, steps)
+
+    def _replaced(self, node: yaml.Node, steps: Steps) -> str:
+        """A text with `${NAME}` replaced; within `user:password@` of a URL, quoted as URLs want it."""
+        text = str(node.value)
+        credentials = range(text.find("://"), text.rfind("@")) if "://" in text else range(0)
+
+        def replace(match: re.Match[str]) -> str:
+            name = match[1]
+            if not _NAME.fullmatch(name) or not match[0].endswith("}"):
+                self.problems.add(line_of(node), steps, "'${' begins an environment variable; write ${NAME}")
+            elif name not in self.environment:
+                self.problems.add(line_of(node), steps, f"environment variable {name} is not set")
+            else:
+                value = self.environment[name]
+                return quote(value, safe="") if match.start() in credentials else value
+            self.unusable.add(steps)
+            return ""
+
+        return _ENVIRONMENT.sub(replace, text)
+
+    def _written(self, steps: Steps) -> str:
+        """A value as the file has it; but nothing of the store, since a mistyped URL has its password anywhere."""
+        node = self.nodes.get(steps)
+        if node is None or steps == ("store",):
+            return ""
+        if isinstance(node, yaml.ScalarNode) and "@" in node.value:
+            return f"'***{node.value[node.value.rindex('@') :]}' "
+        return f"{shown(node)} "
+
+    def problem(self, steps: Steps, message: str) -> None:
+        """Adds a problem at the line of what stands at `steps`, or would stand there."""
+        found = steps
+        while found not in self.nodes:
+            found = found[:-1]
+        self.problems.add(line_of(self.nodes[found]), steps, message)
+
+    def explain(self, details: ErrorDetails) -> None:
+        """Adds one of pydantic's errors, in the words of the file."""
+        loc, kind = details["loc"], details["type"]
+        in_source = loc[:1] == ("source",) and len(loc) > 1
+        steps = (loc[0], *loc[2:]) if in_source else loc  # loc[1] is the source's kind, which is no key
+        if kind.startswith("union_tag"):
+            steps = (*steps, "kind")
+        if steps in self.unusable:
+            return  # a variable that is not set has been reported
+        written = self._written(steps)
+        match kind:
+            case "missing" | "union_tag_not_found":
+                message = "is missing"
+            case "extra_forbidden":
+                message = f"unknown key; {did_you_mean(str(steps[-1]), _keys(loc))}"
+            case "union_tag_invalid":
+                message = f"{written}{_kind_message(str(details['ctx']['tag']))}"
+            case "literal_error":
+                message = f"{written}is none of {details['ctx']['expected']}"
+            case "model_type" | "model_attributes_type":
+                message = f"{written}stands where keys and values are expected"
+            case _:
+                message = f"{written}{details['msg']}"
+        self.problem(steps, message)
+
+
+def _keys(loc: Steps) -> list[str]:
+    """The keys that may stand where pydantic found an unknown one."""
+    models: dict[Steps, type[_Model]] = {("dedup",): Dedup, ("limits",): Limits}
+    models |= {("source", kind): model for kind, model in SOURCES.items()}
+    fields = models.get(loc[:-1], Config).model_fields
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _kind_message(kind: str) -> str:
+    if kind in NOT_YET:
+        return f"is not available in this version; there are {', '.join(SOURCES)}"
+    return f"is not a kind of source; {did_you_mean(kind, SOURCES)}"
