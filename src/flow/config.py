@@ -126,10 +126,11 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 def _patterns(value: object, info: ValidationInfo) -> tuple[str, ...]:
     """One glob or a list of them, made absolute; characters of the folder itself are never a pattern."""
-    texts = value if isinstance(value, list | tuple) else [value]
+    given = value if isinstance(value, list | tuple) else [value]
+    texts = [text for text in given if isinstance(text, str) and text]
     if not texts:
         raise _problem("names no files")
-    if not all(isinstance(text, str) and text for text in texts):
+    if len(texts) < len(given):
         raise _problem("holds something that is not text; quote it")
     folder = str(_folder(info))
     return tuple(os.path.join(glob.escape(folder), text) for text in texts)  # noqa: PTH118
@@ -402,7 +403,7 @@ class _Reader:
         return _ENVIRONMENT.sub(replace, text)
 
     def _written(self, steps: Steps) -> str:
-        """A value as the file has it; but nothing of the store, since a mistyped URL has its password anywhere."""
+        """A value as the file has it; nothing of the store, whose mistyped URL may hold a password anywhere."""
         node = self.nodes.get(steps)
         if node is None or steps == ("store",):
             return ""

@@ -69,7 +69,7 @@ def kind_of(node: yaml.Node) -> str:
 
 def is_quoted(node: yaml.Node) -> bool:
     """Whether a scalar is text by its quotes, and not because no other YAML type happens to fit it."""
-    return isinstance(node, yaml.ScalarNode) and node.style is not None
+    return isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">")
 
 
 def shown(node: yaml.Node) -> str:
