@@ -167,12 +167,34 @@ class LedgerSource(_Model):
     """The ledger to read; None: the one of this config."""
 
 
+Shape = Annotated[int | None, _count(0, 10**12)]
+
+
 class SyntheticSource(_Model):
-    """Events made up from a seed."""
+    """Events made up from a seed. What is left out has the generator's default; it also checks the ranges."""
 
     kind: Literal["synthetic"]
     seed: Annotated[int, _count(0, 2**63 - 1)] = 1
     events: Annotated[int, _count(1, 10**13)] = 3_000_000
+    customers: Shape = None
+    zipf_permille: Shape = None
+    projects: Shape = None
+    features: Shape = None
+    models: Shape = None
+    regions: Shape = None
+    combinations_per_customer: Shape = None
+    duplicate_ppm: Shape = None
+    retimed_ppm: Shape = None
+    conflicting_ppm: Shape = None
+    bad_ppm: Shape = None
+    unpriced_ppm: Shape = None
+    duplicate_distance_max: Shape = None
+    disorder_s: Shape = None
+    duration_s: Shape = None
+
+    def given(self) -> dict[str, int]:
+        """The generator's arguments that the config gives."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
 Source = FilesSource | LedgerSource | SyntheticSource
@@ -190,43 +212,36 @@ NOT_YET = ("kafka",)
 # ---- The store -----------------------------------------------------------------------------------
 
 
-class ChdbStore(_Model):
-    """ClickHouse embedded in this process: `chdb:///absolute/path`, or `chdb:run/store` beside the config."""
+class Store(_Model):
+    """Where rollups go: ClickHouse embedded in this process (chdb), or a ClickHouse server.
 
-    kind: Literal["chdb"] = "chdb"
-    path: Path
-    database: str = "tallyflow"
+    `chdb:run/store` is a folder relative to the config, `chdb:///var/lib/store` an absolute one. A server is
+    `clickhouse://user:password@host:8123/database`, with `?secure=true` for TLS.
+    """
 
-    @property
-    def url(self) -> str:
-        """The store for people to read."""
-        return f"chdb://{self.path}" if self.path.is_absolute() else f"chdb:{self.path}"
-
-
-class ClickHouseStore(_Model):
-    """A ClickHouse server: `clickhouse://user:password@host:8123/database`, `?secure=true` for TLS."""
-
-    kind: Literal["clickhouse"] = "clickhouse"
-    host: str
-    port: int
-    user: str = "default"
-    password: SecretStr = SecretStr("")
+    kind: Literal["chdb", "clickhouse"]
+    path: Path | None = None
+    """The folder; chdb only."""
+    host: str | None = None
+    port: int | None = None
+    """Of the HTTP interface."""
+    user: str | None = None
+    password: SecretStr | None = None
     database: str = "tallyflow"
     secure: bool = False
 
     @property
     def url(self) -> str:
         """The store for people to read: without its password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.kind == "chdb":
+            return f"chdb:{self.path}"
+        host = f"[{self.host}]" if ":" in str(self.host) else self.host
         secure = "?secure=true" if self.secure else ""
         return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{secure}"
 
 
-Store = ChdbStore | ClickHouseStore
-
-
 def _store(value: object, info: ValidationInfo) -> Store:
-    if isinstance(value, ChdbStore | ClickHouseStore):
+    if isinstance(value, Store):
         return value
     url = _text(value)
     if url.startswith("chdb:"):
@@ -236,7 +251,7 @@ def _store(value: object, info: ValidationInfo) -> Store:
     raise _problem("is not a store; write chdb:run/store or clickhouse://user:password@host:8123/tallyflow")
 
 
-def _chdb_store(place: str, info: ValidationInfo) -> ChdbStore:
+def _chdb_store(place: str, info: ValidationInfo) -> Store:
     if place.startswith("//") and not place.startswith("///"):
         # By the rules of URLs this would be a host; or was a relative folder meant, or an absolute one?
         relative = f"chdb:{place[2:]}" if place[2:] else "chdb:run/store"
@@ -244,10 +259,10 @@ def _chdb_store(place: str, info: ValidationInfo) -> ChdbStore:
     path = "/" + place.lstrip("/") if place.startswith("/") else place
     if path in ("", "/"):
         raise _problem("names no folder; write chdb:run/store or chdb:///absolute/path")
-    return ChdbStore(path=_folder(info) / path)
+    return Store(kind="chdb", path=_folder(info) / path)
 
 
-def _clickhouse_store(url: str) -> ClickHouseStore:
+def _clickhouse_store(url: str) -> Store:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -262,7 +277,8 @@ def _clickhouse_store(url: str) -> ClickHouseStore:
     if parts.fragment or any(option not in (("secure", "true"), ("secure", "false")) for option in options):
         raise _problem("has an option other than ?secure=true; write # and ? of a password as %23 and %3F")
     secure = ("secure", "true") in options
-    return ClickHouseStore(
+    return Store(
+        kind="clickhouse",
         host=parts.hostname,
         port=port or (8443 if secure else 8123),
         user=unquote(parts.username or "default"),
@@ -348,9 +364,12 @@ def parse_config(text: str, name: str, folder: Path, environment: Mapping[str, s
 
 def _check_together(config: Config, reader: "_Reader") -> None:
     """What no field can check alone."""
-    store = config.store.path if isinstance(config.store, ChdbStore) else None
     keys_of: dict[Path, str] = {}
-    for key, folder in (("state_dir", config.state_dir), ("store", store), ("ledger", config.ledger)):
+    for key, folder in (
+        ("state_dir", config.state_dir),
+        ("store", config.store.path),
+        ("ledger", config.ledger),
+    ):
         if folder is not None and (other := keys_of.setdefault(folder.absolute(), key)) != key:
             reader.problem((key,), f"is the same folder as {other}; give each its own")
     if isinstance(config.source, LedgerSource) and config.source.path is None and config.ledger is None:
@@ -403,7 +422,7 @@ class _Reader:
         return _ENVIRONMENT.sub(replace, text)
 
     def _written(self, steps: Steps) -> str:
-        """A value as the file has it; nothing of the store, whose mistyped URL may hold a password anywhere."""
+        """A value as in the file; nothing of the store, whose mistyped URL may hold a password anywhere."""
         node = self.nodes.get(steps)
         if node is None or steps == ("store",):
             return ""
