@@ -1,0 +1,1 @@
+"""The steps of the dataflow, decode, route, deduplicate, rate, combine. Bytewax logics are thin."""

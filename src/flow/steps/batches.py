@@ -1,0 +1,94 @@
+"""What flows between the source, decode and the steps behind it, and the limits every event is held to."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ..errors import RejectReason
+from ..schema import EVENTS, REJECTED, STANDARD_METERS
+
+METERS_PER_EVENT_LIMIT = 1024
+"""The most `meters_per_event_max` may be: the native decoder keeps this much room for one event."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole NDJSON lines; a line's position is its byte offset in `origin`."""
+
+    origin: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Rows of a Parquet or Arrow file; a row's position is its number in `origin`, from `row` on."""
+
+    origin: str
+    row: int
+    table: pa.RecordBatch
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A rejected event made by the source, from input that cannot even be cut into lines or rows."""
+
+    origin: str
+    offset: int
+    data: bytes
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decode makes of one item; `read` is counted from the input, not from the two outcomes."""
+
+    origin: str
+    events: pa.RecordBatch  # EVENTS
+    rejected: pa.RecordBatch  # REJECTED
+    read: int
+    unknown_fields: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an event may be at most; `known_meters` are names that only an integer column may carry."""
+
+    event_bytes_max: int = 1 << 20
+    string_bytes_max: int = 1024
+    quantity_max: int = 10**12
+    meters_per_event_max: int = 64
+    clock_skew_us: int = 300_000_000
+    known_meters: frozenset[str] = field(default=frozenset(STANDARD_METERS))
+
+    def __post_init__(self) -> None:
+        if not 0 < self.meters_per_event_max <= METERS_PER_EVENT_LIMIT:
+            raise ValueError(f"meters_per_event_max must be 1 to {METERS_PER_EVENT_LIMIT}")
+        if not 0 < self.quantity_max < 2**63:
+            raise ValueError("quantity_max must be 1 to 2^63 - 1")
+        if not (0 < self.event_bytes_max < 2**31 and 0 < self.string_bytes_max < 2**31):
+            raise ValueError("event_bytes_max and string_bytes_max must be 1 to 2^31 - 1")
+        if self.clock_skew_us < 0:
+            raise ValueError("clock_skew_us must be at least 0")
+
+
+class Rejects:
+    """Collects rejected events of one origin into a REJECTED batch."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._rows: list[tuple[str, str, str, bytes]] = []
+
+    def add(self, position: int, reason: RejectReason, detail: str, payload: bytes) -> None:
+        self._rows.append((f"{self._origin}:{position}", reason.name, detail, payload))
+
+    def batch(self) -> pa.RecordBatch:
+        columns = zip(*self._rows, strict=True) if self._rows else [[]] * len(REJECTED)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTED, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=REJECTED)
+
+
+def no_events() -> pa.RecordBatch:
+    """EVENTS without a row."""
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in EVENTS], schema=EVENTS)
