@@ -15,38 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Self
 
-from ..errors import StoreError
+from ..config import Store
+from ..errors import OverflowStop, StoreError, TallyflowError
 
 
 class StoreUnavailable(StoreError):  # noqa: N818 - reads like its neighbours in errors.py
     """The store did not answer or asked to be tried again: the one StoreError that a retry may mend."""
-
-
-class Secret(Protocol):
-    def get_secret_value(self) -> str: ...
-
-
-class StoreConfig(Protocol):
-    """What `connect` needs to know; config.Store is one."""
-
-    @property
-    def kind(self) -> Literal["chdb", "clickhouse"]: ...
-    @property
-    def path(self) -> Path | None: ...
-    @property
-    def host(self) -> str | None: ...
-    @property
-    def port(self) -> int | None: ...
-    @property
-    def user(self) -> str | None: ...
-    @property
-    def password(self) -> Secret | None: ...
-    @property
-    def database(self) -> str: ...
-    @property
-    def secure(self) -> bool: ...
 
 
 Parameters = Mapping[str, Any]
@@ -97,7 +73,7 @@ _CODES_WORTH_A_RETRY = frozenset(
 )
 _CODES_OF_A_FULL_DISK = frozenset({75, 243})  # CANNOT_WRITE_TO_FILE_DESCRIPTOR, NOT_ENOUGH_SPACE
 _CODE_READONLY = 164
-_CODE_UNKNOWN_DATABASE = 81
+_CODE_VIOLATED_CONSTRAINT = 469
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 300
 
@@ -202,11 +178,11 @@ class StoreClient:
     ) -> None:
         self.close()
 
-    def _error(self, error: Exception) -> StoreError:
+    def _error(self, error: Exception) -> TallyflowError:
         return translate(error, self.label)
 
 
-def connect(store: StoreConfig, *, readonly: bool = False) -> StoreClient:
+def connect(store: Store, *, readonly: bool = False) -> StoreClient:
     """Open the store.
 
     Args:
@@ -237,9 +213,9 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def translate(error: Exception, label: str) -> StoreError:
+def translate(error: Exception, label: str) -> TallyflowError:
     """One clear line for what the engine or the client library raised."""
-    if isinstance(error, StoreError):
+    if isinstance(error, TallyflowError):
         return error
     code = getattr(error, "code", None)
     text = first_line(str(error))
@@ -248,6 +224,11 @@ def translate(error: Exception, label: str) -> StoreError:
     if code in _CODES_OF_A_FULL_DISK or "No space left on device" in text:
         return StoreError(
             f"store {label}: the disk is full; free some space, then run again: nothing is lost"
+        )
+    if code == _CODE_VIOLATED_CONSTRAINT and "sums_cannot_wrap" in text:
+        return OverflowStop(
+            f"store {label}: one block holds a quantity or amount of 2^100 or more for one key and window; "
+            "look for a wrong price or quantity: nothing of the block was stored"
         )
     if code in _CODES_WORTH_A_RETRY:
         return StoreUnavailable(f"store {label}: {text}")
@@ -267,10 +248,9 @@ def first_line(message: str) -> str:
     return line.rstrip(". ")
 
 
-def _connect_server(store: StoreConfig) -> StoreClient:
+def _connect_server(store: Store) -> StoreClient:
     import clickhouse_connect
 
-    label = f"clickhouse://{store.host}:{store.port}/{store.database}"
     try:
         native = clickhouse_connect.get_client(
             host=store.host,
@@ -283,15 +263,13 @@ def _connect_server(store: StoreConfig) -> StoreClient:
             autogenerate_session_id=False,  # a session would allow one query at a time
         )
     except Exception as error:
-        raise translate(error, label) from error
-    return StoreClient(native, label, store.database, embedded=False)
+        raise translate(error, store.url) from error
+    return StoreClient(native, store.url, store.database, embedded=False)
 
 
-def _connect_embedded(store: StoreConfig, readonly: bool) -> StoreClient:
-    path = Path(os.path.realpath(store.path)) if store.path is not None else None
-    if path is None:
-        raise StoreError("store chdb: has no path")
-    label = f"chdb://{path}"
+def _connect_embedded(store: Store, readonly: bool) -> StoreClient:
+    assert store.path is not None  # of every chdb store; config.py sees to it
+    path, label = Path(os.path.realpath(store.path)), store.url
     if readonly:
         if not (path / "metadata").is_dir():
             raise StoreError(f"store {label}: holds no Tallyflow tables yet; run `tallyflow run` first")
@@ -366,7 +344,7 @@ def _in_use(label: str, owner: int | None) -> StoreError:
     )
 
 
-def _open_error(error: Exception, path: Path, label: str) -> StoreError:
+def _open_error(error: Exception, path: Path, label: str) -> TallyflowError:
     text = str(error)
     if "already initialized with path" in text:
         return StoreError(

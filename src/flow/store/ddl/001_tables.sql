@@ -13,6 +13,8 @@
 -- which): fewer, wider rows are smaller and faster to insert than one row a meter.
 -- Sort key: customer first, because every question of a bill is about one customer; then time, because a bill
 -- is about a period; the key last, only to make the sums distinct.
+-- Merges add up in 128 bits and would wrap unseen. So no block may bring 2^100 or more in one row: it takes
+-- 2^27 such blocks, one every five seconds for twenty years, before the sum of one window could wrap.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     customer LowCardinality(String),
     window_start DateTime('UTC'),
@@ -20,7 +22,12 @@ CREATE TABLE IF NOT EXISTS rollup_minute (
     events UInt64,
     digest UInt128,
     q0 Int128, q1 Int128, q2 Int128, q3 Int128,
-    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15)
+    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15),
+    CONSTRAINT sums_cannot_wrap CHECK greatest(
+        abs(q0), abs(q1), abs(q2), abs(q3),
+        abs(reinterpret(a0, 'Int128')), abs(reinterpret(a1, 'Int128')),
+        abs(reinterpret(a2, 'Int128')), abs(reinterpret(a3, 'Int128'))
+    ) < toUInt128('1267650600228229401496703205376')
 )
 ENGINE = SummingMergeTree((events, digest, q0, q1, q2, q3, a0, a1, a2, a3))
 PARTITION BY toYYYYMM(window_start)
@@ -36,7 +43,12 @@ CREATE TABLE IF NOT EXISTS rollup_day (
     events UInt64,
     digest UInt128,
     q0 Int128, q1 Int128, q2 Int128, q3 Int128,
-    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15)
+    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15),
+    CONSTRAINT sums_cannot_wrap CHECK greatest(
+        abs(q0), abs(q1), abs(q2), abs(q3),
+        abs(reinterpret(a0, 'Int128')), abs(reinterpret(a1, 'Int128')),
+        abs(reinterpret(a2, 'Int128')), abs(reinterpret(a3, 'Int128'))
+    ) < toUInt128('1267650600228229401496703205376')
 )
 ENGINE = SummingMergeTree((events, digest, q0, q1, q2, q3, a0, a1, a2, a3))
 PARTITION BY toYYYYMM(window_start)
