@@ -192,7 +192,7 @@ class SyntheticSource(_Model):
     disorder_s: Shape = None
     duration_s: Shape = None
 
-    def given(self) -> dict[str, int]:
+    def given(self) -> dict[str, Any]:
         """The generator's arguments that the config gives."""
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
@@ -234,7 +234,7 @@ class Store(_Model):
     def url(self) -> str:
         """The store for people to read: without its password."""
         if self.kind == "chdb":
-            return f"chdb:{self.path}"
+            return f"chdb://{self.path}"
         host = f"[{self.host}]" if ":" in str(self.host) else self.host
         secure = "?secure=true" if self.secure else ""
         return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{secure}"

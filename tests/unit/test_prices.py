@@ -1,7 +1,7 @@
 """Goal: a price book means what it says, or is refused with every error at its line.
 
-Method: tables of books with their exact messages; timelines against the oracle, which scans all prices, on books
-and instants that hypothesis makes up.
+Method: tables of books with their exact messages; timelines against the oracle, which scans all prices, on
+books and instants that hypothesis makes up.
 """
 
 import gzip
