@@ -106,7 +106,9 @@ def compose(text: str, name: str) -> yaml.MappingNode:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         if "but found another document" in str(error.problem):
             raise ConfigError(f"{name}:{line}: a second document begins here; one is expected") from None
-        raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from None
+        around = "".join(text.splitlines()[max(line - 2, 0) : line])
+        mend = "; within braces, quote a value that holds ${...}" if "${" in around else ""
+        raise ConfigError(f"{name}:{line}: not YAML: {error.problem}{mend}") from None
     except yaml.YAMLError as error:  # a control character: there is no line
         raise ConfigError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
     except (RecursionError, UnicodeError):

@@ -212,8 +212,7 @@ def _lock(config: Config) -> Check:
 
 
 def _store(config: Config) -> Check:
-    from ..store.client import connect
-    from ..store.migrate import check_schema
+    from ..store import check_schema, connect
 
     store = config.store
     if store.path is not None and not store.path.exists():
