@@ -175,10 +175,15 @@ def store_error(monkeypatch: pytest.MonkeyPatch, config: Path) -> Iterator[list[
         if errors:
             raise errors[0]
 
-    (config.parent / "run" / "store").mkdir(parents=True)
+    (config.parent / "run" / "store" / "data").mkdir(parents=True)
     monkeypatch.setattr(flow.store, "connect", lambda store, readonly: FakeClient())
     monkeypatch.setattr(flow.store, "check_schema", check_schema)
     yield errors
+
+
+def test_an_empty_folder_is_a_store_to_be(config: Path) -> None:
+    (config.parent / "run" / "store").mkdir(parents=True)
+    assert the("store", config).detail.endswith("run/store: the first run makes it")
 
 
 def test_a_store_that_answers(config: Path, store_error: list[Exception]) -> None:

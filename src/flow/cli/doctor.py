@@ -215,11 +215,12 @@ def _store(config: Config) -> Check:
     from ..store import check_schema, connect
 
     store = config.store
-    if store.path is not None and not store.path.exists():
+    if store.path is not None:
         folder = _folder("store", store.path, FREE_BYTES_MIN)
-        return (
-            folder if folder.state == "fail" else Check("store", "ok", f"{store.url}: the first run makes it")
-        )
+        if folder.state != "ok":
+            return folder
+        if not store.path.exists() or not any(store.path.iterdir()):
+            return Check("store", "ok", f"{store.url}: the first run makes it")
     with connect(store, readonly=True) as client:
         version = client.rows("SELECT version()")[0][0]
         try:
