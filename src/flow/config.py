@@ -444,7 +444,7 @@ class _Reader:
         steps = (loc[0], *loc[2:]) if in_source else loc  # loc[1] is the source's kind, which is no key
         if kind.startswith("union_tag"):
             steps = (*steps, "kind")
-        if steps in self.unusable:
+        if any(unusable[: len(steps)] == steps for unusable in self.unusable):
             return  # a variable that is not set has been reported
         written = self._written(steps)
         match kind:

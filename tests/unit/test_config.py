@@ -198,6 +198,10 @@ KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits"
             ],
         ),
         ({"state_dir": "${NOPE}/state"}, ["c.yaml:4: state_dir: environment variable NOPE is not set"]),
+        (
+            {"source": "{kind: files, path: [a, '${NOPE}/b']}"},
+            ["c.yaml:1: source.path[1]: environment variable NOPE is not set"],
+        ),
         ({"state_dir": "'${}'"}, ["c.yaml:4: state_dir: '${' begins an environment variable; write ${NAME}"]),
         (
             {"state_dir": "'${NOPE'"},

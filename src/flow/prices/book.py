@@ -20,7 +20,7 @@ from .reading import read_prices
 QUANTITY_MAX = 10**12
 """The default of `limits.quantity_max`, against which a rate is checked for room in 128 bits."""
 
-Steps = tuple[tuple[int, int], ...]
+Timeline = tuple[tuple[int, int], ...]
 """(from_us, rate_femto) in ascending order; a step holds until the next one begins."""
 
 
@@ -36,7 +36,7 @@ class PriceBook:
     """Meters that have a price."""
     named: Mapping[str, frozenset[str]] = field(init=False, compare=False)
     """For each of NARROWING, the values that some price names. All other values of it are rated alike."""
-    _by_meter: Mapping[str, Mapping[Selector, Steps]] = field(init=False, compare=False, repr=False)
+    _by_meter: Mapping[str, Mapping[Selector, Timeline]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         grouped: dict[str, dict[Selector, list[tuple[int, int]]]] = {}
@@ -55,7 +55,7 @@ class PriceBook:
         object.__setattr__(self, "named", named)
         object.__setattr__(self, "_by_meter", by_meter)
 
-    def timeline(self, meter: str, *, model: str, service_tier: str, region: str, customer: str) -> Steps:
+    def timeline(self, meter: str, *, model: str, service_tier: str, region: str, customer: str) -> Timeline:
         """When which rate holds for a meter of such events; the narrowest price in force wins.
 
         Before the first step the quantity is unpriced; no step at all means that it always is, unless the
