@@ -1,0 +1,790 @@
+"""Grouped 128-bit sums: rated events into one row a (dimensions, meters, window), and those rows out in the store's order.
+
+Memory: a *shape* is the ordered list of an event's meters, each with or without a price; events of one shape and one set of dimensions
+share a *key*. Groups are found in an open-addressing table of 32-byte entries (128-bit dimensions hash, shape, window,
+place of the record), and hold their sums in records laid end to end:
+
+    record = key u32 | window u32 | events u64 | digest u128 | quantity i128 x k | amount i128 x (k + 1)
+
+The first amount belongs to the implicit meter `requests`, whose quantity is the number of events. A row of the store has four slots of
+meters, so a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions, currency, its slots' meters).
+
+Cost: about 45 ns an event with three meters, of which most are cache misses; 100 ns a row leaving. Rows are taken 32 at a time: hash and
+prefetch the entries, find and prefetch the records, then add. Proved by: tests/parity/test_combine.py against tests/oracle/combine.py.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from .hash cimport fmix64, hash_pair, murmur3
+from .int128 cimport (
+    i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_lo, u128_load, u128_store,
+    u128_wrapping_add,
+)
+from .memory cimport table_alloc, table_free
+from .status cimport CORE_SOURCE_HASH
+
+SOURCE_HASH = CORE_SOURCE_HASH.decode()
+
+SLOTS = 4
+METERS_PER_EVENT_MAX = 1024
+
+cdef enum:
+    STORE_SLOTS = 4
+    METERS_MAX = 1024
+    BLOCK = 32
+    HEADER = 32
+    FIRST_ENTRIES = 4096
+    FLAG_UNPRICED = 1
+    ERROR_MEMORY = 1
+    ERROR_OVERFLOW = 2
+
+cdef struct Entry:
+    uint64_t lo
+    uint64_t hi
+    uint32_t shape
+    uint32_t window
+    int64_t place_plus_one  # 0 is an empty entry
+
+cdef struct Record:
+    uint32_t key
+    uint32_t window
+    uint64_t events
+    char digest[16]
+
+cdef struct Key:
+    uint64_t lo
+    uint64_t hi
+    uint32_t shape
+    uint32_t customer
+
+cdef struct Shape:
+    int32_t meters
+    int32_t groups  # rows of the store a record leaves as
+
+cdef struct RawShape:
+    uint32_t count
+    uint32_t items[METERS_MAX]  # meter << 1 | unpriced, as they stand in the event
+    uint16_t place[METERS_MAX]  # where each goes in the shape
+    uint32_t shape
+
+cdef struct Leaving:
+    uint64_t order  # customer rank << 32 | window
+    uint64_t key_hi
+    uint64_t key_lo
+    int64_t place
+    int32_t group
+    int32_t spare
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <stdlib.h>
+    #include <string.h>
+    typedef struct { uint64_t order, key_hi, key_lo; int64_t place; int32_t group, spare; } tf_leaving;
+    static int tf_by_key(const void *a, const void *b) {
+        const tf_leaving *x = a, *y = b;
+        if (x->key_hi != y->key_hi) return x->key_hi < y->key_hi ? -1 : 1;
+        return (x->key_lo > y->key_lo) - (x->key_lo < y->key_lo);
+    }
+    /* Radix sort by `order`, then each run of equal `order` by key. `spare` holds n elements; the result is in `rows`. */
+    static void tf_sort_leaving(void *rows_, void *spare_, int64_t n) {
+        tf_leaving *rows = rows_, *spare = spare_;
+        for (int shift = 0; shift < 64; shift += 8) {
+            int64_t start[256] = {0};
+            for (int64_t i = 0; i < n; i++) start[(rows[i].order >> shift) & 255]++;
+            if (start[(rows[0].order >> shift) & 255] == n) continue;
+            int64_t at = 0;
+            for (int b = 0; b < 256; b++) { int64_t held = start[b]; start[b] = at; at += held; }
+            for (int64_t i = 0; i < n; i++) spare[start[(rows[i].order >> shift) & 255]++] = rows[i];
+            memcpy(rows, spare, (size_t)n * sizeof(tf_leaving));
+        }
+        for (int64_t i = 0; i < n;) {
+            int64_t end = i + 1;
+            while (end < n && rows[end].order == rows[i].order) end++;
+            if (end - i > 1) qsort(rows + i, (size_t)(end - i), sizeof(tf_leaving), tf_by_key);
+            i = end;
+        }
+    }
+    /* |value| < 10^38, what Decimal(38, 15) can hold */
+    static inline int tf_fits_decimal38(__int128 value) {
+        const __int128 limit = (__int128)10000000000000000000ULL * (__int128)10000000000000000000ULL;
+        return value > -limit && value < limit;
+    }
+    """
+    void sort_leaving "tf_sort_leaving"(void *rows, void *spare, int64_t n) nogil
+    int fits_decimal38 "tf_fits_decimal38"(i128 value) nogil
+
+
+cdef inline uint64_t entry_hash(uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
+    return fmix64(lo ^ (hi >> 32) ^ ((<uint64_t>shape << 32 | window) * <uint64_t>0x9E3779B97F4A7C15))
+
+
+# ---- Groups of one grain ------------------------------------------------------------------------------------------
+
+cdef class Groups:
+    """The groups of one grain (a minute, a day) since the last `clear`."""
+
+    cdef Entry *entries
+    cdef uint64_t mask
+    cdef readonly int64_t count
+    cdef char *records
+    cdef int64_t used
+    cdef int64_t size
+
+    def __cinit__(self):
+        self.mask = FIRST_ENTRIES - 1
+        self.entries = <Entry *>table_alloc(FIRST_ENTRIES * sizeof(Entry))
+        self.size = 1 << 20
+        self.records = <char *>realloc(NULL, self.size)
+        if self.entries == NULL or self.records == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        table_free(self.entries, (self.mask + 1) * sizeof(Entry))
+        free(self.records)
+
+    cdef void clear(self) noexcept nogil:
+        memset(self.entries, 0, (self.mask + 1) * sizeof(Entry))
+        self.count = 0
+        self.used = 0
+
+    cdef inline Entry *find(self, uint64_t hashed, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
+        cdef uint64_t at = hashed & self.mask
+        cdef Entry *entry
+        while True:
+            entry = &self.entries[at]
+            if entry.place_plus_one == 0 or (
+                entry.lo == lo and entry.hi == hi and entry.shape == shape and entry.window == window
+            ):
+                return entry
+            at = (at + 1) & self.mask
+
+    cdef int reserve(self, int64_t groups, int64_t record_bytes) noexcept nogil:
+        """Makes room for so many more groups of at most so many bytes each."""
+        cdef uint64_t old_size = self.mask + 1, i
+        cdef Entry *old = self.entries
+        cdef Entry *entry
+        cdef Entry *larger
+        cdef char *records
+        if <uint64_t>(self.count + groups) * 3 > old_size * 2:
+            larger = <Entry *>table_alloc(old_size * 2 * sizeof(Entry))
+            if larger == NULL:
+                return ERROR_MEMORY
+            self.entries = larger
+            self.mask = old_size * 2 - 1
+            for i in range(old_size):
+                if old[i].place_plus_one:
+                    entry = self.find(
+                        entry_hash(old[i].lo, old[i].hi, old[i].shape, old[i].window),
+                        old[i].lo, old[i].hi, old[i].shape, old[i].window,
+                    )
+                    entry[0] = old[i]
+            table_free(old, old_size * sizeof(Entry))
+        while self.used + groups * record_bytes > self.size:
+            records = <char *>realloc(self.records, self.size * 2)
+            if records == NULL:
+                return ERROR_MEMORY
+            self.records = records
+            self.size *= 2
+        return 0
+
+    cdef inline int64_t create(self, Entry *entry, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window,
+                               uint32_t key, int64_t record_bytes) noexcept nogil:
+        cdef Record *record = <Record *>(self.records + self.used)
+        cdef int64_t place = self.used
+        memset(record, 0, record_bytes)
+        record.key = key
+        record.window = window
+        entry.lo = lo
+        entry.hi = hi
+        entry.shape = shape
+        entry.window = window
+        entry.place_plus_one = place + 1
+        self.used += record_bytes
+        self.count += 1
+        return place
+
+
+cdef inline int64_t record_bytes(int64_t meters) noexcept nogil:
+    return HEADER + 16 * (2 * meters + 1)
+
+
+cdef inline int add_at(char *sum, i128 value) noexcept nogil:
+    cdef i128 total = i128_load(sum)
+    if i128_add(&total, value):
+        return ERROR_OVERFLOW
+    i128_store(sum, total)
+    return 0
+
+
+# ---- The combiner -------------------------------------------------------------------------------------------------
+
+cdef class Combiner:
+    """Sums rated events by minute until the block is cut, then gives the minute rows and the day rows, sorted.
+
+    `currency_hash`: the 16-byte name hash that goes into every key.
+    """
+
+    cdef Groups minutes
+    cdef Groups days
+    cdef Key *keys
+    cdef readonly int64_t key_count
+    cdef int64_t key_size
+    cdef uint32_t *key_table  # key + 1, by (dimensions, shape)
+    cdef uint64_t key_mask
+    cdef Shape *shapes
+    cdef int64_t shape_count
+    cdef RawShape *raw_shapes
+    cdef int64_t raw_count
+    cdef uint32_t *raw_table  # raw shape + 1, by its items
+    cdef uint64_t raw_mask
+    cdef dict shape_by_meters
+    cdef list shape_meters  # per shape: tuple of (meter, unpriced) in order
+    cdef dict meter_numbers
+    cdef list meter_names
+    cdef list meter_hashes
+    cdef list slot_hashes  # per shape: bytes, 16 a store row
+    cdef bytes currency_hash
+    cdef bytes requests_hash
+    cdef bytes empty_hash
+    cdef Leaving *leaving
+    cdef Leaving *leaving_spare
+    cdef int64_t leaving_count
+
+    def __cinit__(self, bytes currency_hash not None, bytes requests_hash not None, bytes empty_hash not None):
+        if not (len(currency_hash) == len(requests_hash) == len(empty_hash) == 16):
+            raise ValueError("hashes of 16 bytes are expected")
+        self.minutes = Groups()
+        self.days = Groups()
+        self.currency_hash, self.requests_hash, self.empty_hash = currency_hash, requests_hash, empty_hash
+        self._forget_keys()
+
+    def __dealloc__(self):
+        free(self.keys)
+        table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
+        free(self.shapes)
+        free(self.raw_shapes)
+        free(self.raw_table)
+        free(self.leaving)
+        free(self.leaving_spare)
+
+    cdef int _forget_keys(self) except -1:
+        self.key_count = self.shape_count = self.raw_count = 0
+        self.meter_names, self.meter_hashes, self.meter_numbers = [], [], {}
+        self.shape_by_meters = {}
+        self.shape_meters, self.slot_hashes = [], []
+        self._index_raw_shapes(256)
+        if self.key_table != NULL:
+            table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
+        self.key_mask = FIRST_ENTRIES - 1
+        self.key_table = <uint32_t *>table_alloc(FIRST_ENTRIES * sizeof(uint32_t))
+        if self.key_table == NULL:
+            raise MemoryError()
+        return 0
+
+    def forget_keys(self):
+        """Starts the tables of keys, shapes and meters anew; only between blocks. The keys in use are then told again, which is harmless."""
+        if self.minutes.count:
+            raise ValueError("keys can be forgotten only between two blocks")
+        self._forget_keys()
+
+    def meter_number(self, str name, bytes name_hash not None):
+        """The number of a meter within this combiner, until `forget_keys`."""
+        number = self.meter_numbers.get(name)
+        if number is None:
+            number = self.meter_numbers[name] = len(self.meter_names)
+            self.meter_names.append(name)
+            self.meter_hashes.append(name_hash)
+        return number
+
+    # -- shapes: rare, in Python
+
+    cdef int _learn_shape(self, tuple items) except -1:
+        """Remembers a raw sequence of (meter << 1 | unpriced), and the shape it is an ordering of."""
+        cdef RawShape *raw
+        cdef int i
+        cdef int64_t k = len(items)
+        order = sorted(range(k), key=lambda at: (self.meter_hashes[items[at] >> 1], items[at]))
+        meters = tuple(items[at] for at in order)
+        number = self.shape_by_meters.get(meters)
+        if number is None:
+            number = self.shape_count
+            self.shapes = <Shape *>_grown(self.shapes, (number + 1) * sizeof(Shape))
+            self.shapes[number].meters = k
+            self.shapes[number].groups = 1 + k // STORE_SLOTS
+            self.shape_by_meters[meters] = number
+            self.shape_meters.append(meters)
+            self.slot_hashes.append(self._slot_hashes(meters))
+            self.shape_count += 1
+        self.raw_shapes = <RawShape *>_grown(self.raw_shapes, (self.raw_count + 1) * sizeof(RawShape))
+        raw = &self.raw_shapes[self.raw_count]
+        raw.count = k
+        raw.shape = number
+        for i in range(k):
+            raw.items[i] = items[i]
+            raw.place[order[i]] = i
+        self.raw_count += 1
+        if <uint64_t>self.raw_count * 2 > self.raw_mask:
+            self._index_raw_shapes((self.raw_mask + 1) * 2)
+        else:
+            self.raw_table[self._raw_slot(raw.items, k)] = <uint32_t>self.raw_count
+        return 0
+
+    cdef int _index_raw_shapes(self, uint64_t size) except -1:
+        cdef int64_t i
+        free(self.raw_table)
+        self.raw_table = <uint32_t *>calloc(size, sizeof(uint32_t))
+        if self.raw_table == NULL:
+            raise MemoryError()
+        self.raw_mask = size - 1
+        for i in range(self.raw_count):
+            self.raw_table[self._raw_slot(self.raw_shapes[i].items, self.raw_shapes[i].count)] = <uint32_t>(i + 1)
+        return 0
+
+    def _slots(self, tuple meters):
+        """The slots of a shape, four a store row, `requests` first: (name, hash, unpriced)."""
+        slots = [("requests", self.requests_hash, False)]
+        slots += [(self.meter_names[m >> 1], self.meter_hashes[m >> 1], bool(m & 1)) for m in meters]
+        slots += [("", self.empty_hash, False)] * (-len(slots) % SLOTS)
+        return [slots[i : i + SLOTS] for i in range(0, len(slots), SLOTS)]
+
+    def _slot_hashes(self, tuple meters):
+        parts = []
+        for group in self._slots(meters):
+            mask = sum(1 << j for j, (_, _, unpriced) in enumerate(group) if unpriced)
+            described = b"".join([self.currency_hash, *(h for _, h, _ in group), mask.to_bytes(16, "little")])
+            parts.append(_murmur(described))
+        return b"".join(parts)
+
+    cdef inline uint64_t _raw_slot(self, const uint32_t *items, int64_t k) noexcept nogil:
+        """Where a raw sequence stands in `raw_table`, or the empty place where it belongs."""
+        cdef uint64_t at = u128_lo(murmur3(items, 4 * k, 0, 0)) & self.raw_mask
+        cdef RawShape *raw
+        while self.raw_table[at]:
+            raw = &self.raw_shapes[self.raw_table[at] - 1]
+            if raw.count == k and memcmp(raw.items, items, 4 * k) == 0:
+                break
+            at = (at + 1) & self.raw_mask
+        return at
+
+    # -- keys
+
+    cdef inline uint32_t *_key_slot(self, uint64_t lo, uint64_t hi, uint32_t shape) noexcept nogil:
+        cdef uint64_t at = entry_hash(lo, hi, shape, 0) & self.key_mask
+        cdef Key *key
+        while self.key_table[at]:
+            key = &self.keys[self.key_table[at] - 1]
+            if key.lo == lo and key.hi == hi and key.shape == shape:
+                break
+            at = (at + 1) & self.key_mask
+        return &self.key_table[at]
+
+    cdef int _reserve_keys(self, int64_t more) noexcept nogil:
+        cdef uint64_t old_size = self.key_mask + 1, i
+        cdef uint32_t *old = self.key_table
+        cdef uint32_t *slot
+        cdef uint32_t *larger
+        cdef Key *keys
+        cdef Key *key
+        if self.key_count + more > self.key_size:
+            keys = <Key *>realloc(self.keys, (self.key_count + more) * 2 * sizeof(Key))
+            if keys == NULL:
+                return ERROR_MEMORY
+            self.keys = keys
+            self.key_size = (self.key_count + more) * 2
+        if <uint64_t>(self.key_count + more) * 3 > old_size * 2:
+            larger = <uint32_t *>table_alloc(old_size * 2 * sizeof(uint32_t))
+            if larger == NULL:
+                return ERROR_MEMORY
+            self.key_table = larger
+            self.key_mask = old_size * 2 - 1
+            for i in range(old_size):
+                if old[i]:
+                    key = &self.keys[old[i] - 1]
+                    slot = self._key_slot(key.lo, key.hi, key.shape)
+                    slot[0] = old[i]
+            table_free(old, old_size * sizeof(uint32_t))
+        return 0
+
+    cdef inline uint32_t _key_of(self, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t row, uint32_t *new_rows,
+                                 int64_t *new_count) noexcept nogil:
+        cdef uint32_t *slot = self._key_slot(lo, hi, shape)
+        cdef Key *key
+        if slot[0] == 0:
+            key = &self.keys[self.key_count]
+            key.lo = lo
+            key.hi = hi
+            key.shape = shape
+            key.customer = 0
+            self.key_count += 1
+            slot[0] = <uint32_t>self.key_count
+            new_rows[new_count[0]] = row
+            new_count[0] += 1
+        return slot[0] - 1
+
+    def name_customers(self, int64_t first_key, uintptr_t codes, int64_t count):
+        """Tells the customer (an int32 code of the caller's) of the keys from `first_key` on."""
+        cdef const int32_t *code = <const int32_t *>codes
+        cdef int64_t i
+        if first_key + count != self.key_count:
+            raise ValueError("a customer must be named for each new key")
+        for i in range(count):
+            self.keys[first_key + i].customer = code[i]
+
+    # -- the kernel
+
+    cdef int64_t _add(
+        self, int64_t first, int64_t rows, const uint32_t *selection, const int64_t *time_us, const char *fingerprint,
+        const char *payload, const char *dims, const int32_t *starts, const int32_t *meter, const int32_t *number,
+        const int64_t *quantity, const char *amount, const uint8_t *flag, const char *request_amount,
+        uint32_t *new_rows, int64_t *new_count, int *error,
+    ) noexcept nogil:
+        """Adds rows from `first` on; stops (and returns where) before a row whose shape is unknown."""
+        cdef int64_t at = first, n, b, j, row, k, raw_number = -1
+        cdef int64_t row_of[BLOCK]
+        cdef int64_t place_of[BLOCK]
+        cdef int64_t raw_of[BLOCK]
+        cdef uint64_t hash_of[BLOCK]
+        cdef uint32_t window_of[BLOCK]
+        cdef u128 digest_of[BLOCK]
+        cdef uint32_t items[METERS_MAX]
+        cdef uint64_t lo, hi
+        cdef uint32_t key
+        cdef Entry *entry
+        cdef Record *record
+        cdef RawShape *raw
+        cdef char *sums
+        cdef bint unknown = False
+        while at < rows and not unknown:
+            n = 0
+            while n < BLOCK and at + n < rows:
+                row = selection[at + n] if selection != NULL else at + n
+                k = starts[row + 1] - starts[row]
+                if k > METERS_MAX:
+                    unknown = True  # `add` refuses it
+                    break
+                for j in range(k):
+                    items[j] = <uint32_t>(
+                        number[meter[starts[row] + j]] << 1 | (flag[starts[row] + j] == FLAG_UNPRICED)
+                    )
+                if raw_number < 0 or self.raw_shapes[raw_number].count != k or memcmp(
+                    self.raw_shapes[raw_number].items, items, 4 * k
+                ):
+                    raw_number = <int64_t>self.raw_table[self._raw_slot(items, k)] - 1
+                    if raw_number < 0:
+                        unknown = True
+                        break
+                raw_of[n] = raw_number
+                row_of[n] = row
+                window_of[n] = <uint32_t>(time_us[row] // 60000000)
+                memcpy(&lo, dims + 16 * row, 8)
+                memcpy(&hi, dims + 16 * row + 8, 8)
+                hash_of[n] = entry_hash(lo, hi, self.raw_shapes[raw_number].shape, window_of[n])
+                prefetch(&self.minutes.entries[hash_of[n] & self.minutes.mask])
+                digest_of[n] = hash_pair(u128_load(fingerprint + 16 * row), u128_load(payload + 16 * row))
+                n += 1
+            error[0] = self.minutes.reserve(n, record_bytes(METERS_MAX)) or self._reserve_keys(n)
+            if error[0]:
+                return at
+            for b in range(n):
+                row = row_of[b]
+                raw = &self.raw_shapes[raw_of[b]]
+                memcpy(&lo, dims + 16 * row, 8)
+                memcpy(&hi, dims + 16 * row + 8, 8)
+                entry = self.minutes.find(hash_of[b], lo, hi, raw.shape, window_of[b])
+                if entry.place_plus_one:
+                    place_of[b] = entry.place_plus_one - 1
+                else:
+                    key = self._key_of(lo, hi, raw.shape, <uint32_t>row, new_rows, new_count)
+                    place_of[b] = self.minutes.create(
+                        entry, lo, hi, raw.shape, window_of[b], key, record_bytes(raw.count)
+                    )
+                prefetch(self.minutes.records + place_of[b])
+                prefetch(self.minutes.records + place_of[b] + 64)
+            for b in range(n):
+                row = row_of[b]
+                raw = &self.raw_shapes[raw_of[b]]
+                k = raw.count
+                record = <Record *>(self.minutes.records + place_of[b])
+                sums = self.minutes.records + place_of[b] + HEADER
+                record.events += 1
+                u128_store(record.digest, u128_wrapping_add(u128_load(record.digest), digest_of[b]))
+                for j in range(k):
+                    error[0] |= add_at(sums + 16 * raw.place[j], i128_from_int64(quantity[starts[row] + j]))
+                    error[0] |= add_at(
+                        sums + 16 * (k + 1 + raw.place[j]), i128_load(amount + 16 * (starts[row] + j))
+                    )
+                error[0] |= add_at(sums + 16 * k, i128_load(request_amount + 16 * row))
+            if error[0]:
+                return at
+            at += n
+        return at
+
+    def add(
+        self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, uintptr_t fingerprint, uintptr_t payload,
+        uintptr_t dims, uintptr_t usage_offsets, uintptr_t meter_index, uintptr_t meter_numbers, uintptr_t quantities,
+        uintptr_t amounts, uintptr_t flags, uintptr_t request_amounts, uintptr_t new_rows,
+    ):
+        """Adds the selected rows to their windows.
+
+        `meter_numbers`: int32 a value of the meter dictionary, from `meter_number`. `amounts`, `flags`, `request_amounts` as the rate
+        kernel wrote them. Returns how many keys are new; the uint32 row of the first event of each is in `new_rows` [rows], and
+        `name_customers` must follow. Raises OverflowError and MemoryError.
+        """
+        cdef int64_t done = 0, new_count = 0, row, j
+        cdef const int32_t *starts = <const int32_t *>usage_offsets
+        cdef const int32_t *meter = <const int32_t *>meter_index
+        cdef const int32_t *number = <const int32_t *>meter_numbers
+        cdef const uint8_t *flag = <const uint8_t *>flags
+        cdef int error = 0
+        while True:
+            with nogil:
+                done = self._add(
+                    done, rows, <const uint32_t *>selection, <const int64_t *>event_time_us, <const char *>fingerprint,
+                    <const char *>payload, <const char *>dims, starts, meter, number, <const int64_t *>quantities,
+                    <const char *>amounts, flag, <const char *>request_amounts, <uint32_t *>new_rows, &new_count,
+                    &error,
+                )
+            if error == ERROR_MEMORY:
+                raise MemoryError("no memory for the windows of a block")
+            if error:
+                raise OverflowError("a 128-bit sum of a window")
+            if done == rows:
+                return new_count
+            row = (<const uint32_t *>selection)[done] if selection else done
+            if starts[row + 1] - starts[row] > METERS_MAX:
+                raise ValueError(f"an event has more than {METERS_MAX} meters")
+            self._learn_shape(
+                tuple([
+                    number[meter[j]] << 1 | (1 if flag[j] == FLAG_UNPRICED else 0)
+                    for j in range(starts[row], starts[row + 1])
+                ])
+            )
+
+    # -- leaving
+
+    cdef int _sum_days(self) noexcept nogil:
+        """Adds every minute group to the day it lies in."""
+        cdef int64_t place = 0, k, j, day_place, width
+        cdef Record *record
+        cdef Record *day
+        cdef Key *key
+        cdef Entry *entry
+        cdef uint32_t window
+        cdef int error = 0
+        self.days.clear()
+        while place < self.minutes.used and not error:
+            record = <Record *>(self.minutes.records + place)
+            key = &self.keys[record.key]
+            k = self.shapes[key.shape].meters
+            width = record_bytes(k)
+            window = record.window // 1440
+            error = self.days.reserve(1, width)
+            if error:
+                break
+            entry = self.days.find(
+                entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window
+            )
+            if entry.place_plus_one:
+                day_place = entry.place_plus_one - 1
+            else:
+                day_place = self.days.create(entry, key.lo, key.hi, key.shape, window, record.key, width)
+            day = <Record *>(self.days.records + day_place)
+            day.events += record.events
+            u128_store(day.digest, u128_wrapping_add(u128_load(day.digest), u128_load(record.digest)))
+            for j in range(2 * k + 1):
+                error |= add_at(
+                    self.days.records + day_place + HEADER + 16 * j,
+                    i128_load(self.minutes.records + place + HEADER + 16 * j),
+                )
+            place += width
+        return error
+
+    def cut(self):
+        """Ends the block: sums the days. Returns (minute rows, day rows) that will leave. Raises OverflowError."""
+        cdef int error
+        with nogil:
+            error = self._sum_days()
+        if error == ERROR_MEMORY:
+            raise MemoryError("no memory for the days of a block")
+        if error:
+            raise OverflowError("a 128-bit sum of a day")
+        return self._rows(self.minutes), self._rows(self.days)
+
+    cdef int64_t _rows(self, Groups groups) noexcept:
+        cdef int64_t place = 0, total = 0
+        cdef Shape shape
+        while place < groups.used:
+            shape = self.shapes[self.keys[(<Record *>(groups.records + place)).key].shape]
+            total += shape.groups
+            place += record_bytes(shape.meters)
+        return total
+
+    def sort(self, bint day, int64_t rows, uintptr_t customer_ranks):
+        """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window, key."""
+        cdef Groups groups = self.days if day else self.minutes
+        cdef const int32_t *rank = <const int32_t *>customer_ranks
+        cdef int64_t place = 0, n = 0, g
+        cdef Record *record
+        cdef Key *key
+        cdef Shape shape
+        cdef u128 store_key
+        self.leaving = <Leaving *>_grown(self.leaving, (rows + 1) * sizeof(Leaving))
+        self.leaving_spare = <Leaving *>_grown(self.leaving_spare, (rows + 1) * sizeof(Leaving))
+        hashes = b"".join(self.slot_hashes)
+        cdef const char *slot_hash = hashes
+        cdef int64_t total = 0
+        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
+        for g in range(self.shape_count):
+            start[g] = total
+            total += self.shapes[g].groups
+        with nogil:
+            while place < groups.used:
+                record = <Record *>(groups.records + place)
+                key = &self.keys[record.key]
+                shape = self.shapes[key.shape]
+                for g in range(shape.groups):
+                    store_key = _store_key(key, slot_hash + 16 * (start[key.shape] + g))
+                    self.leaving[n].order = <uint64_t>rank[key.customer] << 32 | record.window
+                    self.leaving[n].key_hi = u128_hi(store_key)
+                    self.leaving[n].key_lo = u128_lo(store_key)
+                    self.leaving[n].place = place
+                    self.leaving[n].group = <int32_t>g
+                    n += 1
+                place += record_bytes(shape.meters)
+            if n:
+                sort_leaving(self.leaving, self.leaving_spare, n)
+        free(start)
+        if n != rows:
+            raise ValueError("the number of rows has changed since the cut")
+        self.leaving_count = n
+
+    def write(
+        self, bint day, int64_t first, int64_t rows, uintptr_t customers, uintptr_t windows, uintptr_t keys,
+        uintptr_t events, uintptr_t digests, tuple quantities, tuple amounts,
+    ):
+        """Writes sorted rows [first, first + rows): int32 customer code, uint32 window start (seconds), 16-byte key, uint64 events,
+        16-byte digest, and four 16-byte quantities and amounts. Raises OverflowError where an amount does not fit Decimal(38, 15)."""
+        cdef Groups groups = self.days if day else self.minutes
+        cdef uint32_t window_seconds = 86400 if day else 60
+        cdef int32_t *customer = <int32_t *>customers
+        cdef uint32_t *window = <uint32_t *>windows
+        cdef char *key_out = <char *>keys
+        cdef uint64_t *event_count = <uint64_t *>events
+        cdef char *digest = <char *>digests
+        cdef char *quantity[STORE_SLOTS]
+        cdef char *amount[STORE_SLOTS]
+        cdef int64_t i, j, k, meter
+        cdef Leaving *row
+        cdef Record *record
+        cdef Key *key
+        cdef char *sums
+        cdef i128 zero = i128_from_int64(0)
+        cdef i128 value
+        cdef bint too_large = False
+        if first < 0 or first + rows > self.leaving_count:
+            raise ValueError("rows out of range")
+        for j in range(STORE_SLOTS):
+            quantity[j] = <char *><uintptr_t>quantities[j]
+            amount[j] = <char *><uintptr_t>amounts[j]
+        with nogil:
+            for i in range(rows):
+                if i + 8 < rows:
+                    prefetch(groups.records + self.leaving[first + i + 8].place)
+                row = &self.leaving[first + i]
+                record = <Record *>(groups.records + row.place)
+                key = &self.keys[record.key]
+                k = self.shapes[key.shape].meters
+                sums = groups.records + row.place + HEADER
+                customer[i] = <int32_t>key.customer
+                window[i] = record.window * window_seconds
+                memcpy(key_out + 16 * i, &row.key_lo, 8)
+                memcpy(key_out + 16 * i + 8, &row.key_hi, 8)
+                event_count[i] = record.events
+                memcpy(digest + 16 * i, record.digest, 16)
+                for j in range(STORE_SLOTS):
+                    meter = STORE_SLOTS * row.group + j - 1  # -1 is `requests`
+                    if meter >= k:
+                        i128_store(quantity[j] + 16 * i, zero)
+                        i128_store(amount[j] + 16 * i, zero)
+                        continue
+                    if meter < 0:
+                        i128_store(quantity[j] + 16 * i, i128_from_int64(<int64_t>record.events))
+                    else:
+                        memcpy(quantity[j] + 16 * i, sums + 16 * meter, 16)
+                    value = i128_load(sums + 16 * (k + 1 + meter))
+                    if not fits_decimal38(value):
+                        too_large = True
+                    i128_store(amount[j] + 16 * i, value)
+        if too_large:
+            raise OverflowError("an amount of a window beyond Decimal(38, 15)")
+
+    def clear(self):
+        """Forgets the sums (not the keys): the next block begins."""
+        self.minutes.clear()
+        self.days.clear()
+        self.leaving_count = 0
+
+    def slot_rows(self):
+        """The store rows of every shape, in the order that `write_keys` numbers them: (four meter names, unpriced mask)."""
+        return [
+            ([name for name, _, _ in group], sum(1 << j for j, (_, _, unpriced) in enumerate(group) if unpriced))
+            for meters in self.shape_meters
+            for group in self._slots(meters)
+        ]
+
+    def count_keys(self, int64_t first_key):
+        """How many store keys the keys from `first_key` on have."""
+        cdef int64_t number, total = 0
+        for number in range(first_key, self.key_count):
+            total += self.shapes[self.keys[number].shape].groups
+        return total
+
+    def write_keys(self, int64_t first_key, uintptr_t numbers, uintptr_t keys, uintptr_t slot_row):
+        """For each store key of the keys from `first_key` on: int32 key number, 16-byte store key, int32 index into `slot_rows`."""
+        cdef int32_t *number_out = <int32_t *>numbers
+        cdef char *key_out = <char *>keys
+        cdef int32_t *slot_out = <int32_t *>slot_row
+        cdef int64_t number, g, n = 0, total = 0
+        cdef Key *key
+        hashes = b"".join(self.slot_hashes)
+        cdef const char *slot_hash = hashes
+        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
+        for g in range(self.shape_count):
+            start[g] = total
+            total += self.shapes[g].groups
+        with nogil:
+            for number in range(first_key, self.key_count):
+                key = &self.keys[number]
+                for g in range(self.shapes[key.shape].groups):
+                    number_out[n] = <int32_t>number
+                    u128_store(key_out + 16 * n, _store_key(key, slot_hash + 16 * (start[key.shape] + g)))
+                    slot_out[n] = <int32_t>(start[key.shape] + g)
+                    n += 1
+        free(start)
+
+
+cdef inline u128 _store_key(Key *key, const char *slot_hash) noexcept nogil:
+    cdef char dims[16]
+    memcpy(dims, &key.lo, 8)
+    memcpy(dims + 8, &key.hi, 8)
+    return hash_pair(u128_load(dims), u128_load(slot_hash))
+
+
+def _murmur(bytes text):
+    """murmur3 of a short text, as 16 little-endian bytes."""
+    cdef u128 hashed = murmur3(<const char *>text, len(text), 0, 0)
+    return (<const char *>&hashed)[:16]
+
+
+cdef void *_grown(void *old, size_t size) except NULL:
+    """realloc, to the next power of two so that growing stays cheap; the caller keeps no size."""
+    cdef size_t rounded = 64
+    while rounded < size:
+        rounded *= 2
+    cdef void *larger = realloc(old, rounded)
+    if larger == NULL:
+        raise MemoryError()
+    return larger

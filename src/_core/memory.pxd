@@ -1,0 +1,22 @@
+# Zeroed memory for large tables, on huge pages where the system gives them: a random probe of a table of many megabytes
+# otherwise pays for a page walk besides its cache miss (measured: 2.5 times the time of a probe at 400 MB).
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <sys/mman.h>
+    static void *tf_table_alloc(size_t bytes) {
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (bytes >= (4u << 20)) madvise(p, bytes, MADV_HUGEPAGE);
+    #endif
+    #ifdef MADV_POPULATE_WRITE
+        madvise(p, bytes, MADV_POPULATE_WRITE); /* one pass now; else a read fault and a write fault on every page */
+    #endif
+        return p;
+    }
+    static void tf_table_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
+    """
+    void *table_alloc "tf_table_alloc"(size_t bytes) nogil
+    void table_free "tf_table_free"(void *p, size_t bytes) nogil

@@ -1,0 +1,129 @@
+"""The main path on one screen: source -> decode -> route -> deduplicate -> rate -> outbox -> ClickHouse.
+
+`dataflow` builds it; `flow/run.py` runs it to the end of the input, or a signal, and checks the balance.
+
+The ids of the flow and its steps are part of every snapshot: a step that is renamed begins without its state. They never change.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource
+
+from .config import Config, FilesSource, LedgerSource
+from .generate import Synthetic
+from .prices.book import PriceBook
+from .schema import STANDARD_METERS
+from .sinks.outbox import Outbox
+from .sinks.publisher import Publisher
+from .sinks.sink import BlockSink
+from .sinks.writer import Writer
+from .sources import files, ledger, synthetic
+from .sources.pausing import Flow
+from .state.directory import Lineage, StateDirectory
+from .state.ledger import LedgerWriter
+from .steps.batches import Columns, Decoded, Limits, Lines, Unreadable
+from .steps.decode import decode
+from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
+from .steps.rate import Rated, Rater
+from .steps.route import Routed, route
+
+FLOW_ID = "tallyflow"
+
+
+@dataclass
+class Job:
+    """What the steps of one process need: config and prices, the locked state, the publisher and the clock."""
+
+    config: Config
+    book: PriceBook
+    directory: StateDirectory
+    lineage: Lineage
+    publisher: Publisher
+    clock: Callable[[], int]
+    stop: threading.Event = field(default_factory=threading.Event)
+    read: int = 0
+    """Events read in this run, as decode counts them."""
+    unknown_fields: int = 0
+    on_read: Callable[[int], None] = lambda events: None
+    """Told how many events each batch had, for a progress display."""
+
+    def __post_init__(self) -> None:
+        self._raters = threading.local()
+        self._count_lock = threading.Lock()
+        limits = self.config.limits
+        self._limits = Limits(
+            event_bytes_max=limits.event_bytes_max,
+            string_bytes_max=limits.string_bytes_max,
+            quantity_max=limits.quantity_max,
+            meters_per_event_max=limits.meters_per_event_max,
+            clock_skew_us=limits.clock_skew_us,
+            known_meters=frozenset(STANDARD_METERS) | self.book.meters | self.book.unbilled,
+        )
+        self.sink = BlockSink(self.config.shards, self._make_writer)
+
+    # -- the steps, in order
+
+    def source(self) -> FixedPartitionedSource[Any, bytes]:
+        """The source that the config names. Raises SourceError."""
+        config, source = self.config, self.config.source
+        held = Flow(self.stop, lambda: self.publisher.backlog_bytes > config.limits.outbox_bytes_max)
+        rows, readers = config.limits.batch_rows, config.shards
+        if isinstance(source, FilesSource):
+            return files.FilesSource(source.path, source.format, readers, rows, held)
+        if isinstance(source, LedgerSource):
+            folder = source.path or config.ledger
+            assert folder is not None  # the config was checked for it
+            return ledger.LedgerSource(folder, readers, rows, held)
+        return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held)
+
+    def decode(self, item: Lines | Columns | Unreadable | Decoded) -> Decoded:
+        """Bytes to columns; a bad event becomes a rejected row. The ledger's events come decoded."""
+        decoded = item if isinstance(item, Decoded) else decode(item, self._limits, self.clock())
+        with self._count_lock:
+            self.read += decoded.read
+            self.unknown_fields += decoded.unknown_fields
+        self.on_read(decoded.read)
+        return decoded
+
+    def route(self, decoded: Decoded) -> Iterator[tuple[str, Routed]]:
+        """Splits a batch over the shards; a shard's name is the Bytewax key."""
+        return ((routed.shard, routed) for routed in route(decoded, self.config.shards))
+
+    def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
+        """The logic of one shard, from its snapshot or new."""
+        dedup = self.config.dedup
+        make = MakeDeduplicator(self.directory.shard, dedup.horizon_us, dedup.generations)
+        return DeduplicateLogic(make, resume_state)
+
+    def rate(self, judged: Judged) -> Rated:
+        """Amounts of the accepted events. A compiled book belongs to one worker thread."""
+        if not hasattr(self._raters, "rater"):
+            self._raters.rater = Rater(self.book)
+        rater: Rater = self._raters.rater
+        return rater.rate(judged)
+
+    def _make_writer(self, name: str) -> Writer:
+        """Combine and outbox of one shard."""
+        config, lineage = self.config, self.lineage
+        outbox = Outbox(self.directory.outbox, lineage.id, name)
+        kept = LedgerWriter(config.ledger, lineage.id, name) if config.ledger is not None else None
+        return Writer(
+            lineage.id, name, self.book.currency, outbox, kept, self.publisher, self.clock, config.limits.keys_max
+        )
+
+
+def dataflow(job: Job) -> Dataflow:
+    """The dataflow of a job. Raises SourceError."""
+    flow = Dataflow(FLOW_ID)
+    items = op.input("source", flow, job.source())
+    decoded = op.map("decode", items, job.decode)
+    routed = op.flat_map("route", decoded, job.route)
+    judged = op.stateful_batch("deduplicate", routed, job.deduplicate)
+    rated = op.map_value("rate", judged, job.rate)
+    op.output("outbox", rated, job.sink)
+    return flow

@@ -1,0 +1,216 @@
+"""Runs the job of a config: from a locked state directory to a balance that was checked in the store."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+
+from bytewax.errors import BytewaxRuntimeError
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import cluster_main
+
+from .config import Config
+from .errors import BalanceError, RefusedStart, StateError, TallyflowError
+from .job import Job, dataflow
+from .prices.book import load_price_book
+from .sinks.publisher import Publisher
+from .state.directory import Lineage, StateDirectory
+from .state.files import explain
+from .steps.combine import OUTCOMES
+from .store.client import StoreClient, connect
+from .store.migrate import migrate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    lineage: str
+    read: int
+    """Events read in this run."""
+    balance: dict[str, int]
+    """Of the whole lineage, as the store has it."""
+    seconds: float
+    unknown_fields: int
+    interrupted: bool
+    blocks: int
+    retries: int
+    fingerprint_bytes: int = 0
+
+
+def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:
+    """Runs to the end of the input, or to SIGINT or SIGTERM, and publishes everything.
+
+    Raises ConfigError, RefusedStart, SourceError, StateError, StoreError, OverflowStop, BalanceError.
+    """
+    book = load_price_book(config.prices, config.limits.quantity_max)
+    with StateDirectory(config.state_dir) as directory:
+        lineage = directory.lineage(config.shards, book.currency, config.dedup.horizon_us)
+        recovery = _recovery(directory, config.shards)
+        _claim_store(config, directory, lineage)
+        begun = time.monotonic()
+        publisher = Publisher(lambda: _open_store(config))
+        job = Job(config, book, directory, lineage, publisher, clock=lambda: time.time_ns() // 1000)
+        if on_read is not None:
+            job.on_read = on_read
+        try:
+            with _stopping(job.stop):
+                _run_dataflow(job, workers, recovery)
+            for writer in job.sink.writers:
+                writer.finish()
+            publisher.finish()
+        except BaseException:
+            publisher.abandon()
+            raise
+        seconds = time.monotonic() - begun
+        balance = _check_balance(config, job)
+        _mark_committed(directory)
+        return Outcome(
+            lineage.id,
+            job.read,
+            balance,
+            seconds,
+            job.unknown_fields,
+            job.stop.is_set(),
+            publisher.published.blocks,
+            publisher.published.retries,
+        )
+
+
+def _run_dataflow(job: Job, workers: int, recovery: RecoveryConfig) -> None:
+    """Runs Bytewax; what a step raised comes out as it was, not as Bytewax's wrapping of it."""
+    flow = dataflow(job)
+    try:
+        cluster_main(
+            flow,
+            [],
+            0,
+            epoch_interval=timedelta(microseconds=job.config.epoch_us),
+            recovery_config=recovery,
+            worker_count_per_proc=workers,
+        )
+    except (BytewaxRuntimeError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, TallyflowError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None
+        raise StateError(
+            f"the dataflow stopped: {error}; if this names the recovery store, look at {job.directory.recovery}"
+        ) from error
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM end the input; a second one ends the process at once (which is safe, only slower to
+    go on from)."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
+    """Bytewax's recovery store; its number of partitions can never change."""
+    folder = directory.recovery
+    try:
+        if not folder.exists():
+            making = folder.with_name("recovery.tmp")
+            making.mkdir(parents=True, exist_ok=True)
+            for leftover in making.iterdir():
+                leftover.unlink()
+            init_db_dir(making, partitions)
+            making.rename(folder)
+    except OSError as error:
+        raise explain(error, folder, "make the recovery store") from error
+    return RecoveryConfig(folder, timedelta(0))
+
+
+# ---- The store ----------------------------------------------------------------------------------------------------
+
+
+def _open_store(config: Config) -> StoreClient:
+    client = connect(config.store)
+    client.use_database()
+    return client
+
+
+def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) -> None:
+    """Makes the tables, and refuses a store and a state directory that do not belong together."""
+    with connect(config.store) as client:
+        migrate(client)
+        client.use_database()
+        known = {row[0] for row in client.rows("SELECT lineage FROM lineages")}
+        if known - {lineage.id}:
+            raise RefusedStart(
+                f"store {config.store.url}: holds what another state directory published (lineage "
+                f"{', '.join(sorted(known - {lineage.id}))}), while {directory.path} is lineage {lineage.id}; going on would "
+                "count events twice: use the state_dir that belongs to the store, or an empty store"
+            )
+        if lineage.id in known:
+            return
+        if (directory.path / "committed").exists():
+            raise RefusedStart(
+                f"store {config.store.url}: holds nothing of lineage {lineage.id}, which {directory.path} has published "
+                "already; was the store emptied or replaced? Bring it back, or begin anew with an empty state_dir too"
+            )
+        client.command(
+            "INSERT INTO lineages (lineage, created, state_dir, currency) VALUES "
+            "({lineage:String}, now64(6), {state_dir:String}, {currency:String})",
+            {"lineage": lineage.id, "state_dir": str(directory.path), "currency": lineage.currency},
+        )
+
+
+def _mark_committed(directory: StateDirectory) -> None:
+    (directory.path / "committed").touch()
+
+
+def _check_balance(config: Config, job: Job) -> dict[str, int]:
+    """The balance of the lineage as the store has it, held against the writers' own counts and against the rollups.
+
+    Raises BalanceError.
+    """
+    with _open_store(config) as client:
+        sums = ", ".join(f"sum({name})" for name in OUTCOMES)
+        row = client.rows(
+            f"SELECT {sums} FROM pipeline_balance WHERE lineage = {{lineage:String}}", {"lineage": job.lineage.id}
+        )[0]
+        balance = dict(zip(OUTCOMES, map(int, row), strict=True))
+        billed = int(client.rows("SELECT sum(quantity) FROM usage_by_month WHERE meter = 'requests'")[0][0])
+        kept = {
+            name: int(client.rows(f"SELECT count() FROM {name}_events")[0][0])
+            for name in ("rejected", "conflicting", "late")
+        }
+    written: Counter[str] = sum((writer.totals for writer in job.sink.writers), Counter())
+    problems = []
+    if balance["read"] != sum(balance[name] for name in OUTCOMES[1:]):
+        problems.append("read is not the sum of the outcomes")
+    if any(balance[name] != written[name] for name in OUTCOMES):
+        problems.append(f"the store has {balance}, the writers counted {dict(written)}")
+    if billed != balance["accepted"]:
+        problems.append(f"the rollups hold {billed} events, {balance['accepted']} were accepted")
+    for name, count in kept.items():
+        if count != balance[name]:
+            problems.append(f"{name}_events has {count} rows, {balance[name]} events were {name}")
+    if written["read"] - sum(writer.totals_before["read"] for writer in job.sink.writers) != job.read:
+        problems.append(f"{job.read} events were decoded in this run, the writers saw another number")
+    if problems:
+        raise BalanceError("the balance does not hold: " + "; ".join(problems))
+    return balance

@@ -1,0 +1,148 @@
+"""Blocks on disk, between the epoch that cut them and the store that takes them.
+
+    <writer>-<block>.json                  the block: its files, their tables, lengths and checksums
+    <writer>-<block>-<n>-<table>.arrow     the rows, in the order in which they are published
+
+A block is *cut* when its files are written and synced, *frozen* when the epoch is committed (its content can then never change), and
+gone once the store has it. The json is deleted first, so that a block without it needs nothing more than sweeping up.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..errors import StateError
+from ..state.files import explain, make_folder, write_whole
+from ..store.tables import TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFile:
+    """One Arrow file of a block."""
+
+    table: str
+    name: str
+    bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block in the outbox."""
+
+    lineage: str
+    writer: str
+    number: int
+    files: tuple[BlockFile, ...]
+
+    @property
+    def token(self) -> str:
+        """What the store knows it by: content behind a token is frozen before the store hears of it."""
+        return f"{self.lineage}-{self.writer}-{self.number}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+class Outbox:
+    """The blocks of one writer."""
+
+    def __init__(self, folder: Path, lineage: str, writer: str) -> None:
+        self.folder = folder
+        self._lineage = lineage
+        self._writer = writer
+
+    def _json(self, number: int) -> Path:
+        return self.folder / f"{self._writer}-{number:010d}.json"
+
+    def cut(self, number: int, tables: Iterable[tuple[str, pa.Table]]) -> Block:
+        """Writes a block, synced file by file, its json last. Raises StateError."""
+        files = []
+        for n, (table, rows) in enumerate(tables):
+            name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
+            schema = TABLES[table]
+            files.append(_write_arrow(self.folder / name, table, rows.select(schema.names).cast(schema)))
+        block = Block(self._lineage, self._writer, number, tuple(files))
+        body = {"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]}
+        write_whole(self._json(number), json.dumps(body).encode())
+        return block
+
+    def read(self, number: int) -> Block | None:
+        """The block of this number, or None where it was published already. Raises StateError if it is damaged."""
+        path = self._json(number)
+        try:
+            body = json.loads(path.read_bytes())
+            files = tuple(BlockFile(*file) for file in body["files"])
+            return Block(body["lineage"], self._writer, number, files)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explain(error, path, "read") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise StateError(f"{path}: damaged ({error}); restore the state directory from a backup") from error
+
+    def resume(self, last: int | None) -> list[Block]:
+        """The frozen blocks that still wait, oldest first; deletes what no commit covers.
+
+        `last` is the block of the last committed epoch, None where no epoch was committed.
+        """
+        make_folder(self.folder)
+        waiting = []
+        for path in sorted(self.folder.glob(f"{self._writer}-*.json")):
+            number = int(path.stem.rpartition("-")[2])
+            if last is None or number > last:
+                path.unlink()
+            elif (block := self.read(number)) is not None:
+                waiting.append(block)
+        wanted = {file.name for block in waiting for file in block.files}
+        for path in self.folder.glob(f"{self._writer}-*.arrow"):
+            if path.name not in wanted:
+                path.unlink()
+        for path in self.folder.glob("*.tmp"):
+            path.unlink()
+        return waiting
+
+    def check(self, block: Block) -> None:
+        """Raises StateError, naming the file, if one of a block's files is not as it was cut."""
+        for file in block.files:
+            path = self.folder / file.name
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise explain(error, path, "read") from error
+            if len(content) != file.bytes or zlib.crc32(content) != file.crc32:
+                raise StateError(
+                    f"{path}: damaged (checksum); restore it from a backup, or replay the source into a new lineage"
+                )
+
+    def done(self, block: Block) -> None:
+        """The store has it."""
+        self._json(block.number).unlink(missing_ok=True)
+        for file in block.files:
+            (self.folder / file.name).unlink(missing_ok=True)
+
+
+def _write_arrow(path: Path, table: str, rows: pa.Table) -> BlockFile:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
+        writer.write_table(rows.combine_chunks())
+    content = sink.getvalue()
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explain(error, path, "write") from error
+    return BlockFile(table, path.name, content.size, zlib.crc32(content))
+
+
+def empty_outbox(folder: Path) -> bool:
+    """Whether no block waits there."""
+    return not any(folder.glob("*.json"))

@@ -1,0 +1,121 @@
+"""One writer: combines rated events, cuts a block with each epoch, and hands it on once its epoch is committed.
+
+When `snapshot()` of epoch k+1 is called, epoch k is durable in Bytewax's recovery store: a property of the pinned Bytewax on which
+exactly-once stands here, and which the tests keep watch on. Only then is block k frozen, and only then does the store hear of it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from ..kernels import Rows
+from ..schema import DIMENSIONS, LEDGER
+from ..state.ledger import LedgerWriter
+from ..steps.combine import BlockBuilder
+from ..steps.rate import Rated
+from ..steps.route import Routed
+from .outbox import Block, Outbox
+from .publisher import Publisher
+
+MANIFEST = "writer"
+
+
+class Writer:
+    """Everything behind rating, for one writer. Knows nothing of Bytewax."""
+
+    def __init__(
+        self,
+        lineage: str,
+        writer: str,
+        currency: str,
+        outbox: Outbox,
+        ledger: LedgerWriter | None,
+        publisher: Publisher,
+        clock: Callable[[], int],
+        keys_max: int,
+    ) -> None:
+        self._lineage = lineage
+        self._writer = writer
+        self._builder = BlockBuilder(currency, keys_max)
+        self._outbox = outbox
+        self._ledger = ledger
+        self._publisher = publisher
+        self._clock = clock
+        self._last = 0  # number of the last block that was cut
+        self._cut: Block | None = None  # cut with the last snapshot, not frozen yet
+        self.totals: Counter[str] = Counter()
+        """The balance of the lineage so far, this writer's part of it."""
+        self.totals_before: Counter[str] = Counter()
+        """The same when this run began."""
+
+    def resume(self, manifest: dict[str, Any] | None) -> None:
+        """Goes on from the last committed snapshot: publishes again what may not have arrived, drops what was not committed."""
+        last = manifest["block"] if manifest else None
+        self._last = last or 0
+        self.totals = Counter(manifest["totals"] if manifest else {})
+        self.totals_before = Counter(self.totals)
+        for block in self._outbox.resume(last):
+            self._publisher.submit(self._outbox, block)
+        if self._ledger is not None:
+            self._ledger.resume(manifest["ledger"] if manifest else None)
+
+    def add(self, rated: Rated) -> None:
+        """Adds a rated batch to the block. Raises OverflowStop, BalanceError, or what stopped the publisher."""
+        self._publisher.check()
+        self._builder.add(rated)
+        rows, count = rated.judged.accepted
+        if self._ledger is not None and count:
+            self._ledger.append(ledger_rows(rated.judged.routed, rows, count))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Cuts the block of the epoch that ends. Raises StateError, OverflowStop."""
+        self._freeze()
+        if not self._builder.empty:
+            self.totals.update(self._builder.counts())
+            number = self._last + 1
+            tables = self._builder.cut(self._lineage, self._writer, number, self._clock())
+            self._cut = self._outbox.cut(number, tables)
+            self._builder.clear()
+            self._last = number
+        ledger = self._ledger.snapshot(self._clock()) if self._ledger is not None else None
+        return {
+            "lineage": self._lineage,
+            "writer": self._writer,
+            "block": self._last,
+            "totals": dict(self.totals),
+            "ledger": ledger,
+        }
+
+    def finish(self) -> None:
+        """The run has ended and its last snapshot is durable: nothing is left to wait for."""
+        self._freeze()
+        if self._ledger is not None:
+            self._ledger.seal(everything=True)
+
+    def _freeze(self) -> None:
+        if self._cut is not None:
+            self._publisher.submit(self._outbox, self._cut)
+            self._cut = None
+        if self._ledger is not None:
+            self._ledger.seal()
+
+
+def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
+    """The selected events of a batch as LEDGER rows."""
+    events = routed.events
+    if rows is not None and count < events.num_rows:
+        events = events.take(pa.Array.from_buffers(pa.uint32(), count, [None, rows]))
+    usage = events.column("usage")
+    meter, quantity = usage.values.field("meter"), usage.values.field("quantity")
+    origin = pa.scalar(routed.origin + ":")
+    columns = [
+        events.column("id"),
+        events.column("source").cast(pa.string()),
+        events.column("event_time_us").cast(pa.timestamp("us", tz="UTC")),
+        *(events.column(name).cast(pa.string()) for name in DIMENSIONS),
+        pa.MapArray.from_arrays(usage.offsets, meter.cast(pa.string()), quantity).cast(LEDGER.field("usage").type),
+        pa.compute.binary_join_element_wise(origin, events.column("position").cast(pa.string()), ""),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=LEDGER)

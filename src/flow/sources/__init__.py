@@ -1,0 +1,1 @@
+"""Where events come from. Every source is a Bytewax FixedPartitionedSource that keeps its positions in the snapshot."""

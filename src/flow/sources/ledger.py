@@ -1,0 +1,107 @@
+"""Replay: the events of a ledger, in the order in which they were accepted. They were validated then and are not again."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bytewax.inputs import FixedPartitionedSource
+
+from ..errors import SourceError
+from ..schema import DIMENSIONS, EVENTS, USAGE
+from ..state.ledger import ledger_files, unsealed_files
+from ..state.manifest import seal, unseal
+from ..steps.batches import Decoded, Rejects
+from .pausing import Flow, PausingPartition
+
+MANIFEST = "ledger"
+
+
+class LedgerSource(FixedPartitionedSource[Decoded, bytes]):
+    """Reads the sealed files of a ledger folder; a file belongs to one of a fixed number of readers by its name."""
+
+    def __init__(self, folder: Path, readers: int, batch_rows: int, flow: Flow) -> None:
+        self._files = ledger_files(folder)
+        if not self._files:
+            raise SourceError(f"{folder}: no ledger files there; look at source.path and ledger in the config")
+        if unsealed := unsealed_files(folder):
+            raise SourceError(
+                f"{unsealed[0]}: not sealed yet, a run is on or ended badly; let `tallyflow run` of that config finish"
+            )
+        self._folder = folder
+        self._readers = readers
+        self._batch_rows = batch_rows
+        self._flow = flow
+
+    def list_parts(self) -> list[str]:
+        return [f"reader-{number:03d}" for number in range(self._readers)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Reader":
+        number = int(for_part.rpartition("-")[2])
+        names = [str(path.relative_to(self._folder)) for path in self._files]
+        mine = [name for name in names if zlib.crc32(name.encode()) % self._readers == number]
+        done: dict[str, int] = {}
+        if resume_state is not None:
+            done = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["rows"]
+        return _Reader(self._folder, mine, done, self._batch_rows, self._flow)
+
+
+class _Reader(PausingPartition[Decoded]):
+    def __init__(self, folder: Path, names: list[str], rows: dict[str, int], batch_rows: int, flow: Flow) -> None:
+        super().__init__(flow)
+        self._rows = rows
+        self._items = self._all(folder, names, batch_rows)
+
+    def read(self) -> list[Decoded] | None:
+        item = next(self._items, None)
+        return None if item is None else [item]
+
+    def snapshot(self) -> bytes:
+        return seal(MANIFEST, {"rows": self._rows})
+
+    def _all(self, folder: Path, names: list[str], batch_rows: int) -> Iterator[Decoded]:
+        for name in names:
+            path = folder / name
+            try:
+                with pq.ParquetFile(path) as file:
+                    row = 0
+                    for batch in file.iter_batches(batch_rows, use_threads=False):
+                        end = row + batch.num_rows
+                        if row >= self._rows.get(name, 0):
+                            self._rows[name] = end
+                            yield _decoded(str(path), row, batch)
+                        row = end
+            except (OSError, pa.ArrowException) as error:
+                raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _decoded(origin: str, row: int, batch: pa.RecordBatch) -> Decoded:
+    """LEDGER rows as EVENTS."""
+    usage = batch.column("usage")
+    items = pa.StructArray.from_arrays(
+        [_coded(usage.keys), usage.items.cast(pa.int64())], fields=list(USAGE.value_type)
+    )
+    # the offsets of a batch of a larger array do not begin at 0
+    first = usage.offsets[0].as_py()
+    offsets = pa.compute.subtract(usage.offsets, pa.scalar(first, pa.int32()))
+    items = items.slice(first, usage.offsets[-1].as_py() - first)
+    columns = {
+        "id": batch.column("id"),
+        "source": _coded(batch.column("source")),
+        "event_time_us": batch.column("time").cast(pa.int64()),
+        **{name: _coded(batch.column(name)) for name in DIMENSIONS},
+        "usage": pa.ListArray.from_arrays(offsets, items, type=USAGE),
+        "position": pa.array(range(row, row + batch.num_rows), pa.int64()),
+    }
+    events = pa.RecordBatch.from_arrays([_whole(columns[name]) for name in EVENTS.names], schema=EVENTS)
+    return Decoded(origin, events, Rejects(origin).batch(), batch.num_rows, 0)
+
+
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    return column.cast(pa.string()).dictionary_encode()
+
+
+def _whole(column: pa.Array) -> pa.Array:
+    """The same without an offset into a larger array, which kernels do not follow."""
+    return pa.concat_arrays([column]) if column.offset == 0 else column.take(pa.array(range(len(column))))

@@ -1,0 +1,79 @@
+"""Durable writes: a file is either whole and on the disk, or absent."""
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import StateError, TallyflowError
+
+
+def explain(error: OSError, path: Path, doing: str) -> TallyflowError:
+    """One clear line for a failed file operation."""
+    reason = {
+        errno.ENOSPC: "the disk is full; free space and start again, nothing is lost",
+        errno.EDQUOT: "the disk quota is used up; free space and start again, nothing is lost",
+        errno.EROFS: "the file system is read-only; mount it writable or choose another directory in the config",
+        errno.EACCES: "permission denied; give this user write access or choose another directory in the config",
+        errno.EFBIG: "the file-size limit is reached (ulimit -f); raise it and start again, nothing is lost",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StateError(f"{path}: cannot {doing}: {reason}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its parents. Raises StateError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, folder, "make the directory") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, syncs it and renames it into place. Raises StateError."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise explain(error, path, "write") from error
+
+
+def append_synced(path: Path, at: int, content: bytes) -> None:
+    """Writes `content` at offset `at`, which must be the file's end, and syncs it. Raises StateError."""
+    try:
+        with path.open("ab") as file:
+            if file.tell() != at:
+                raise StateError(f"{path}: is {file.tell()} bytes long, {at} are recorded; was it changed by hand?")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explain(error, path, "append") from error
+
+
+def cut_back(path: Path, length: int) -> None:
+    """Cuts a file back to its recorded length. Raises StateError if it is shorter than that."""
+    try:
+        size = path.stat().st_size
+        if size < length:
+            raise StateError(
+                f"{path}: {size} bytes long, {length} are recorded; restore it from a backup, or start a new lineage"
+            )
+        if size > length:
+            os.truncate(path, length)
+    except FileNotFoundError as error:
+        raise StateError(f"{path}: missing; restore it from a backup, or start a new lineage") from error
+    except OSError as error:
+        raise explain(error, path, "cut back") from error

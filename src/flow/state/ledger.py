@@ -1,0 +1,155 @@
+"""The ledger: every accepted event, kept as Parquet. Written like all other state: appended, synced, cut back on resume.
+
+A writer appends each epoch's events as one Arrow stream to its open file `open/<writer>-<number>.arrows`; the manifest holds the
+length. A file that has grown to its size or into another hour is closed with its epoch, and sealed (rewritten as one Parquet file)
+once that epoch is committed. What is sealed is therefore never cut back, and readers of the folder see whole files only.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import StateError
+from ..schema import LEDGER
+from .files import append_synced, cut_back, explain, make_folder, sync_folder
+
+FILE_BYTES = 256 << 20
+"""An open file that has reached this is sealed."""
+
+_HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """One open file as a manifest records it."""
+
+    number: int
+    length: int
+    opened_us: int
+    closed: bool = False
+
+
+class LedgerWriter:
+    """The ledger of one writer. Knows nothing of Bytewax."""
+
+    def __init__(self, folder: Path, lineage: str, writer: str, file_bytes: int = FILE_BYTES) -> None:
+        self._folder = folder
+        self._open = folder / "open"
+        self._lineage = lineage
+        self._writer = writer
+        self._file_bytes = file_bytes
+        self._batches: list[pa.RecordBatch] = []
+        self._files: list[OpenFile] = []
+        self._next = 1
+
+    def path(self, number: int) -> Path:
+        return self._open / f"{self._lineage}-{self._writer}-{number:06d}.arrows"
+
+    def sealed_path(self, file: OpenFile) -> Path:
+        hour = datetime.fromtimestamp(file.opened_us // 1_000_000, UTC)
+        name = f"{self._lineage}-{self._writer}-{file.number:06d}.parquet"
+        return self._folder / f"{hour:%Y-%m-%d}" / f"{hour:%H}" / name
+
+    def resume(self, manifest: dict[str, Any] | None) -> None:
+        """Cuts the open files back to the manifest and removes what is not in it; None: no snapshot was committed."""
+        make_folder(self._open)
+        files = [OpenFile(**file) for file in manifest["files"]] if manifest else []
+        self._next = manifest["next"] if manifest else 1
+        self._files = []
+        for file in files:
+            if self.sealed_path(file).exists():
+                self.path(file.number).unlink(missing_ok=True)
+                continue
+            cut_back(self.path(file.number), file.length)
+            self._files.append(file)
+        kept = {self.path(file.number) for file in self._files}
+        for path in self._open.glob(f"{self._lineage}-{self._writer}-*.arrows"):
+            if path not in kept:
+                path.unlink()
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Takes accepted events (LEDGER); they are on disk with the next snapshot."""
+        self._batches.append(batch)
+
+    def snapshot(self, now_us: int) -> dict[str, Any]:
+        """Appends the epoch's events, synced, and says how far the open files go. Raises StateError."""
+        if self._batches:
+            file = next((file for file in self._files if not file.closed), None)
+            if file is None:
+                file = OpenFile(self._next, 0, now_us)
+                self._next += 1
+                self._files.append(file)
+            content = _stream(self._batches)
+            append_synced(self.path(file.number), file.length, content)
+            if not file.length:
+                sync_folder(self._open)
+            self._batches = []
+            length = file.length + len(content)
+            closed = length >= self._file_bytes or now_us // _HOUR_US != file.opened_us // _HOUR_US
+            self._files[self._files.index(file)] = OpenFile(file.number, length, file.opened_us, closed)
+        return self._manifest()
+
+    def _manifest(self) -> dict[str, Any]:
+        return {"next": self._next, "files": [asdict(file) for file in self._files]}
+
+    def seal(self, *, everything: bool = False) -> None:
+        """Rewrites closed files as Parquet; call only once the snapshot that closed them is durable. Raises StateError.
+
+        `everything`: open files as well, at the end of a run.
+        """
+        for file in [file for file in self._files if file.closed or everything]:
+            self._seal(file)
+            self._files.remove(file)
+
+    def _seal(self, file: OpenFile) -> None:
+        source, target = self.path(file.number), self.sealed_path(file)
+        make_folder(target.parent)
+        temporary = target.with_suffix(".tmp")
+        try:
+            with pq.ParquetWriter(temporary, LEDGER, compression="zstd") as writer:
+                for table in _streams(source, file.length):
+                    writer.write_table(table)
+            descriptor = os.open(temporary, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            temporary.rename(target)
+            sync_folder(target.parent)
+            source.unlink()
+        except OSError as error:
+            raise explain(error, target, "seal the ledger file") from error
+
+
+def _stream(batches: list[pa.RecordBatch]) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, LEDGER, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _streams(path: Path, length: int) -> Iterator[pa.Table]:
+    """The Arrow streams of an open file, one an epoch."""
+    with pa.memory_map(str(path)) as file:
+        while file.tell() < length:
+            try:
+                with pa.ipc.open_stream(file) as reader:
+                    yield reader.read_all()
+            except pa.ArrowInvalid as error:
+                raise StateError(f"{path}: damaged ({error}); restore it from a backup, or replay the source") from error
+
+
+def ledger_files(folder: Path) -> list[Path]:
+    """The sealed files of a ledger, oldest first."""
+    return sorted(path for path in folder.glob("*/*/*.parquet") if path.parent.parent.name != "open")
+
+
+def unsealed_files(folder: Path) -> list[Path]:
+    """Open files: a run is on, or ended without sealing them."""
+    return sorted((folder / "open").glob("*.arrows"))

@@ -1,0 +1,94 @@
+"""The fingerprint segments of one shard on disk: append-only files, one a generation, cut back on resume.
+
+    file   = magic "TLSG" | version u16 | 0 u16 | chunk ...
+    chunk  = length u32 | CRC-32 u32 | records (24 bytes each: fingerprint 16, payload hash 8)
+
+An epoch appends one chunk, so its cost follows the events of the epoch and not the size of the set. The file's length is in the
+shard's manifest: whatever stands behind it belongs to an epoch that was never committed.
+"""
+
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import StateError
+from .files import append_synced, cut_back, explain, make_folder, sync_folder
+
+_FILE = struct.Struct("<4sHH")
+_CHUNK = struct.Struct("<II")
+_HEADER = _FILE.pack(b"TLSG", 1, 0)
+_CHUNK_BYTES_MAX = 1 << 30
+
+
+class SegmentFiles:
+    """The files of one shard, each known by its number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lengths: dict[int, int] = {}
+
+    def path(self, number: int) -> Path:
+        return self._folder / f"segment-{number:08d}.fps"
+
+    def start_empty(self) -> None:
+        """No snapshot was ever committed: whatever lies here is of no lineage."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        make_folder(self._folder)
+        self._lengths = {}
+
+    def resume(self, lengths: dict[int, int]) -> None:
+        """Cuts every file back to its recorded length and removes the ones that are not recorded. Raises StateError."""
+        if lengths:
+            make_folder(self._folder)
+        for number, length in lengths.items():
+            cut_back(self.path(number), length)
+        self._lengths = dict(lengths)
+        for path in self._folder.glob("segment-*.fps"):
+            if path not in {self.path(number) for number in lengths}:
+                path.unlink()
+
+    def append(self, number: int, records: bytes) -> None:
+        """Appends and syncs one chunk. Raises StateError."""
+        length = self._lengths.get(number)
+        content = b"" if length else _HEADER
+        for start in range(0, len(records), _CHUNK_BYTES_MAX):
+            chunk = records[start : start + _CHUNK_BYTES_MAX]
+            content += _CHUNK.pack(len(chunk), zlib.crc32(chunk)) + chunk
+        append_synced(self.path(number), length or 0, content)
+        if length is None:
+            sync_folder(self._folder)
+        self._lengths[number] = (length or 0) + len(content)
+
+    def length(self, number: int) -> int:
+        return self._lengths[number]
+
+    def read(self, number: int) -> bytes:
+        """All records of a segment. Raises StateError, naming the file, if a checksum fails."""
+        return b"".join(self._chunks(number))
+
+    def _chunks(self, number: int) -> Iterator[bytes]:
+        path = self.path(number)
+        try:
+            content = memoryview(path.read_bytes())[: self._lengths[number]]
+        except OSError as error:
+            raise explain(error, path, "read") from error
+        if bytes(content[: _FILE.size]) != _HEADER:
+            raise StateError(f"{path}: not a segment of fingerprints; restore it from a backup")
+        at = _FILE.size
+        while at < len(content):
+            length, checksum = _CHUNK.unpack_from(content, at)
+            chunk = content[at + _CHUNK.size : at + _CHUNK.size + length]
+            if len(chunk) != length or zlib.crc32(chunk) != checksum:
+                raise StateError(
+                    f"{path}: damaged at byte {at} (checksum); restore it from a backup, or start a new lineage"
+                )
+            yield bytes(chunk)
+            at += _CHUNK.size + length
+
+    def remove(self, number: int) -> None:
+        """Deletes a segment that no durable snapshot names any more."""
+        self._lengths.pop(number, None)
+        self.path(number).unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Deduplication of one shard, and the state that it keeps across restarts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bytewax.operators import StatefulBatchLogic
+
+from ..errors import StateError
+from ..kernels import FingerprintSet, Rows, Verdicts
+from ..state.manifest import seal, unseal
+from ..state.segments import SegmentFiles
+from .route import Routed
+
+MANIFEST = "shard"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A routed batch with the verdict on each of its rows."""
+
+    routed: Routed
+    verdicts: Verdicts
+    watermark_us: int
+    """The shard's watermark behind this batch."""
+
+    @property
+    def accepted(self) -> tuple[Rows, int]:
+        return self.verdicts.accepted, self.verdicts.accepted_count
+
+
+class Deduplicator:
+    """One shard: the fingerprints in memory and their segment files. Knows nothing of Bytewax.
+
+    `horizon_us` None is unbounded; `generations` is how many slices a horizon has.
+    """
+
+    def __init__(self, shard: str, files: SegmentFiles, horizon_us: int | None, generations: int) -> None:
+        self.shard = shard
+        self._files = files
+        slice_us = max((horizon_us or 1) // generations, 1)
+        self._fingerprints = FingerprintSet(horizon_us, slice_us)
+        self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
+        self._doomed: list[int] = []  # in the last snapshot but one, not in the last
+
+    def start_empty(self) -> None:
+        """Begins without any state; what lies on disk was never committed."""
+        self._files.start_empty()
+
+    def resume(self, manifest: dict[str, Any]) -> None:
+        """Loads what a snapshot recorded. Raises StateError if a file is missing, cut or damaged."""
+        segments = manifest["segments"]
+        self._files.resume({segment["number"]: segment["length"] for segment in segments})
+        for segment in segments:
+            number, sealed_at_us = segment["number"], segment["sealed_at_us"]
+            self._fingerprints.restore(number, sealed_at_us, self._files.read(number))
+            self._sealed_at_us[number] = sealed_at_us
+        if len(self._fingerprints) != manifest["fingerprints"]:
+            raise StateError(
+                f"{self._files.path(0).parent}: {len(self._fingerprints)} fingerprints were read, "
+                f"{manifest['fingerprints']} are recorded; restore the state directory from a backup"
+            )
+        self._fingerprints.restore_watermark(manifest["watermark_us"])
+
+    def judge(self, routed: Routed) -> Judged:
+        """Judges a batch and remembers its new events."""
+        times = routed.events.column("event_time_us")
+        verdicts = self._fingerprints.judge(routed.identity, times, routed.rows, routed.count)
+        return Judged(routed, verdicts, self._fingerprints.watermark_us)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Appends what was learnt to the segment files, synced, and says how far they go.
+
+        The snapshot before this one is durable now (a property of the pinned Bytewax that the tests keep watch on), so that
+        files which it does not name can go.
+        """
+        for number in self._doomed:
+            self._files.remove(number)
+        for number, sealed_at_us, records in self._fingerprints.take_journal():
+            if records:
+                self._files.append(number, records)
+                self._sealed_at_us[number] = -1
+            if number in self._sealed_at_us:
+                self._sealed_at_us[number] = sealed_at_us
+        self._doomed = [number for number in self._fingerprints.take_retired() if number in self._sealed_at_us]
+        for number in self._doomed:
+            del self._sealed_at_us[number]
+        return {
+            "shard": self.shard,
+            "watermark_us": self._fingerprints.watermark_us,
+            "fingerprints": len(self._fingerprints),
+            "segments": [
+                {"number": number, "sealed_at_us": sealed_at_us, "length": self._files.length(number)}
+                for number, sealed_at_us in sorted(self._sealed_at_us.items())
+            ],
+        }
+
+
+class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
+    """The Bytewax shell of a Deduplicator. Bytewax does not tell a logic its key, so a new one learns it from its first batch."""
+
+    def __init__(self, make: "MakeDeduplicator", resume_state: bytes | None) -> None:
+        self._make = make
+        self._shard: Deduplicator | None = None
+        if resume_state is not None:
+            manifest = unseal(resume_state, MANIFEST, "recovery store, step deduplicate")
+            self._shard = make(manifest["shard"])
+            self._shard.resume(manifest)
+
+    def on_batch(self, values: list[Routed]) -> tuple[list[Judged], bool]:
+        if self._shard is None:
+            self._shard = self._make(values[0].shard)
+            self._shard.start_empty()
+        return [self._shard.judge(routed) for routed in values], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> bytes:
+        if self._shard is None:
+            raise StateError("step deduplicate: a snapshot was asked for before the first batch")
+        return seal(MANIFEST, self._shard.snapshot())
+
+
+@dataclass(frozen=True)
+class MakeDeduplicator:
+    """Makes the Deduplicator of a shard by name."""
+
+    folder_of: Any  # Callable[[str], Path]; dataclasses take a bare function for a method
+    horizon_us: int | None
+    generations: int
+
+    def __call__(self, shard: str) -> Deduplicator:
+        return Deduplicator(shard, SegmentFiles(self.folder_of(shard)), self.horizon_us, self.generations)

@@ -1,0 +1,96 @@
+"""Identity of every event, and the split of a batch over the shards.
+
+A shard gets a *selection* (row numbers) of the one shared batch, never a copy of its rows. Events go to a shard by their
+fingerprint and not by customer, so that one huge customer cannot make a hot shard; rejected events, which have no
+fingerprint, go with the shard that their batch's position picks.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from ..errors import BalanceError
+from ..kernels import Identity, Rows, identify, split_by_shard
+from .batches import Decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What one shard has to look at of one decoded batch."""
+
+    shard: str
+    origin: str
+    events: pa.RecordBatch
+    """EVENTS."""
+    identity: Identity
+    rows: Rows
+    """The shard's rows of `events`; None for all of them."""
+    count: int
+    """How many rows those are."""
+    rejected: pa.RecordBatch
+    """REJECTED."""
+    unknown_fields: int = 0
+
+    @property
+    def read(self) -> int:
+        """Events read from the source that are in here."""
+        return self.count + self.rejected.num_rows
+
+    def compact(self) -> "Routed":
+        """The same with only the shard's own rows: what is sent to another process, which else gets the whole batch."""
+        if self.rows is None:
+            return self
+        picked = pa.Array.from_buffers(pa.uint32(), self.count, [None, self.rows])
+
+        def of(buffer: pa.Buffer) -> pa.Buffer:
+            wide = pa.Array.from_buffers(pa.binary(16), self.events.num_rows, [None, buffer])
+            return wide.take(picked).buffers()[1]
+
+        return replace(
+            self, events=self.events.take(picked), identity=Identity(*map(of, self.identity)), rows=None
+        )
+
+
+def shard_name(number: int) -> str:
+    """The Bytewax key of a shard; part of every snapshot, so it never changes."""
+    return f"shard-{number:03d}"
+
+
+def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
+    """One `Routed` for each shard that the batch has anything for. Raises BalanceError if decode lost an event."""
+    events, rejected = decoded.events, decoded.rejected
+    if decoded.read != events.num_rows + rejected.num_rows:
+        raise BalanceError(
+            f"{decoded.origin}: {decoded.read} events were read, but {events.num_rows} were decoded and "
+            f"{rejected.num_rows} rejected; this is a defect of the decoder, nothing of this batch was counted"
+        )
+    if not decoded.read:
+        return
+    identity = identify(events)
+    home = zlib.crc32(_first_position(decoded).encode()) % shards
+    if shards == 1:
+        yield Routed(
+            shard_name(0), decoded.origin, events, identity, None, events.num_rows, rejected, decoded.unknown_fields
+        )
+        return
+    for number, (rows, count) in enumerate(split_by_shard(identity.fingerprint, shards)):
+        at_home = number == home
+        if count or (at_home and rejected.num_rows):
+            yield Routed(
+                shard_name(number),
+                decoded.origin,
+                events,
+                identity,
+                rows,
+                count,
+                rejected if at_home else rejected.slice(0, 0),
+                decoded.unknown_fields if at_home else 0,
+            )
+
+
+def _first_position(decoded: Decoded) -> str:
+    if decoded.rejected.num_rows:
+        return str(decoded.rejected.column("source_position")[0].as_py())
+    return decoded.origin
