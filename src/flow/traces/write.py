@@ -141,23 +141,16 @@ def json_lines(batch: pa.RecordBatch) -> memoryview:
     else:
         usage = pa.array([""] * rows)
     usage = pc.utf8_rtrim(usage, ",")
-    data = [
-        part
-        for name in DIMENSIONS[1:]
-        for part in (f'{"{" if name == "project" else ","}"{name}":', _json_text(batch[name]))
-    ]
     lines = pc.binary_join_element_wise(
         '{"specversion":"1.0","id":',
-        _json_text(batch["id"]),
-        ',"source":',
-        _json_text(batch["source"]),
+        _json_text(batch["id"], ""),
+        _json_text(batch["source"], ',"source":'),
         ',"type":"llm.usage","time":"',
         _json_time(batch["time"]),
-        '","subject":',
-        _json_text(batch["customer"]),
-        ',"data":',
-        *data,
-        ',"usage":{',
+        _json_text(batch["customer"], '","subject":'),
+        ',"data":{',
+        *[_json_text(batch[name], f'"{name}":', ",") for name in DIMENSIONS[1:]],
+        '"usage":{',
         usage,
         "}}}\n",
         "",
@@ -165,14 +158,15 @@ def json_lines(batch: pa.RecordBatch) -> memoryview:
     return _values(lines)
 
 
-def _json_text(column: pa.Array) -> pa.Array:
-    """JSON literals of texts; a dictionary's texts are made into literals once each."""
+def _json_text(column: pa.Array, before: str, after: str = "") -> pa.Array:
+    """JSON literals of texts between two others; those of a dictionary are made once each."""
     if pa.types.is_dictionary(column.type):
-        return _json_text(column.dictionary).take(column.indices)
+        return _json_text(column.dictionary, before, after).take(column.indices)
     special = pc.match_substring_regex(column, r'["\\\x00-\x1f\x7f]')
     if pc.any(special).as_py():
-        return pa.array([json.dumps(text, ensure_ascii=False) for text in column.to_pylist()], pa.string())
-    return pc.binary_join_element_wise('"', column, '"', "")
+        literals = [f"{before}{json.dumps(text, ensure_ascii=False)}{after}" for text in column.to_pylist()]
+        return pa.array(literals, pa.string())
+    return pc.binary_join_element_wise(f'{before}"', column, f'"{after}', "")
 
 
 def _json_time(column: pa.Array) -> pa.Array:
