@@ -54,7 +54,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
         recovery = _recovery(directory, config.shards)
         _claim_store(config, directory, lineage)
         begun = time.monotonic()
-        publisher = Publisher(lambda: _open_store(config))
+        publisher = Publisher(lambda: open_store(config))
         job = Job(config, book, directory, lineage, publisher, clock=lambda: time.time_ns() // 1000)
         if on_read is not None:
             job.on_read = on_read
@@ -146,7 +146,8 @@ def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
 # ---- The store ----------------------------------------------------------------------------------------------------
 
 
-def _open_store(config: Config) -> StoreClient:
+def open_store(config: Config) -> StoreClient:
+    """A connection to the store of a config, within its database. Raises StoreError."""
     client = connect(config.store)
     client.use_database()
     return client
@@ -187,7 +188,7 @@ def _check_balance(config: Config, job: Job) -> dict[str, int]:
 
     Raises BalanceError.
     """
-    with _open_store(config) as client:
+    with open_store(config) as client:
         sums = ", ".join(f"sum({name})" for name in OUTCOMES)
         row = client.rows(
             f"SELECT {sums} FROM pipeline_balance WHERE lineage = {{lineage:String}}", {"lineage": job.lineage.id}

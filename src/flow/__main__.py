@@ -1,0 +1,5 @@
+"""`python -m flow` is `tallyflow`."""
+
+from .cli.app import main
+
+main()
