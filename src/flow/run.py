@@ -16,6 +16,7 @@ from bytewax.testing import cluster_main
 
 from .config import Config
 from .errors import BalanceError, RefusedStart, StateError, TallyflowError
+from .faults import point
 from .job import Job, dataflow
 from .prices.book import load_price_book
 from .sinks.publisher import Publisher
@@ -55,15 +56,18 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
         _claim_store(config, directory, lineage)
         begun = time.monotonic()
         publisher = Publisher(lambda: open_store(config))
+        publisher.start()
         job = Job(config, book, directory, lineage, publisher, clock=lambda: time.time_ns() // 1000)
         if on_read is not None:
             job.on_read = on_read
         try:
             with _stopping(job.stop):
                 _run_dataflow(job, workers, recovery)
+            point("run.before_finish")
             for writer in job.sink.writers:
                 writer.finish()
             publisher.finish()
+            point("run.after_finish")
         except BaseException:
             publisher.abandon()
             raise

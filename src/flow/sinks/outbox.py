@@ -8,7 +8,6 @@ gone once the store has it. The json is deleted first, so that a block without i
 """
 
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..errors import StateError
-from ..state.files import explain, make_folder, write_whole
+from ..faults import point
+from ..state.files import explain, make_folder, write_synced, write_whole
 from ..store.tables import TABLES
 
 
@@ -68,9 +68,11 @@ class Outbox:
             name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
             schema = TABLES[table]
             files.append(_write_arrow(self.folder / name, table, rows.select(schema.names).cast(schema)))
+        point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
         body = {"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]}
         write_whole(self._json(number), json.dumps(body).encode())
+        point("outbox.after_json")
         return block
 
     def read(self, number: int) -> Block | None:
@@ -123,7 +125,9 @@ class Outbox:
 
     def done(self, block: Block) -> None:
         """The store has it."""
+        point("publisher.before_done")
         self._json(block.number).unlink(missing_ok=True)
+        point("publisher.after_json_gone")
         for file in block.files:
             (self.folder / file.name).unlink(missing_ok=True)
 
@@ -133,13 +137,7 @@ def _write_arrow(path: Path, table: str, rows: pa.Table) -> BlockFile:
     with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
         writer.write_table(rows.combine_chunks())
     content = sink.getvalue()
-    try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise explain(error, path, "write") from error
+    write_synced(path, memoryview(content))
     return BlockFile(table, path.name, content.size, zlib.crc32(content))
 
 

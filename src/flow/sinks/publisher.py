@@ -1,18 +1,20 @@
-"""Publishes frozen blocks, first in first out, on a thread of its own, so that the dataflow never waits for the store."""
+"""Publishes frozen blocks, first in first out, on a thread of its own, so that the dataflow never waits for the store.
 
-import queue
+A block's files are inserted in order, each under a token that names its block and place; an insert may therefore be repeated after
+any failure, and is, until the store has answered. Only then does the block leave the outbox.
+"""
+
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
+from ..faults import point
 from ..store.client import StoreClient, StoreUnavailable
 from ..store.publish import insert_arrow_file
 from ..store.tables import TABLES
 from .outbox import Block, Outbox
-
-T = TypeVar("T")
 
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 30.0
@@ -20,94 +22,121 @@ RETRY_LAST_S = 30.0
 
 @dataclass
 class Published:
-    """What has been published in this run."""
+    """What this process has published."""
 
     blocks: int = 0
-    rows_bytes: int = 0
+    bytes: int = 0
     retries: int = 0
     last_error: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Publisher:
-    """One thread and one connection a process. A failure that no retry mends is kept and raised to whoever asks next."""
+    """The queue of frozen blocks of one process. `publish_next` can be driven by hand; `start` drives it from a thread.
+
+    A failure that no retry mends is kept, and raised to whoever asks next.
+    """
 
     def __init__(self, connect: Callable[[], StoreClient]) -> None:
         self._connect = connect
-        self._waiting: queue.SimpleQueue[tuple[Outbox, Block] | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
+        self._client: StoreClient | None = None
+        self._waiting: deque[tuple[Outbox, Block]] = deque()
+        self._changed = threading.Condition()
+        self._ending = False
+        self._abandoned = threading.Event()
         self._failure: BaseException | None = None
-        self._backlog_bytes = 0
+        self._thread: threading.Thread | None = None
+        self.backlog_bytes = 0
+        """Bytes of frozen blocks that wait for the store."""
         self.published = Published()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._thread.start()
+
+    # -- for the dataflow
 
     def submit(self, outbox: Outbox, block: Block) -> None:
         """Hands over a frozen block. Raises what stopped the publisher, if anything did."""
         self.check()
-        with self.published.lock:
-            self._backlog_bytes += block.bytes
-        self._waiting.put((outbox, block))
+        with self._changed:
+            self._waiting.append((outbox, block))
+            self.backlog_bytes += block.bytes
+            self._changed.notify()
 
     def check(self) -> None:
         """Raises what stopped the publisher, if anything did."""
         if self._failure is not None:
             raise self._failure
 
-    @property
-    def backlog_bytes(self) -> int:
-        """Bytes of frozen blocks that wait for the store."""
-        return self._backlog_bytes
+    # -- publishing
+
+    def publish_next(self) -> bool:
+        """Publishes the oldest block; False if none waits. Raises StoreUnavailable (call again), StoreError, StateError."""
+        with self._changed:
+            if not self._waiting:
+                return False
+            outbox, block = self._waiting[0]
+        if self._client is None:
+            self._client = self._connect()
+        outbox.check(block)
+        for n, file in enumerate(block.files):
+            point("publisher.before_insert")
+            columns, path = TABLES[file.table].names, outbox.folder / file.name
+            insert_arrow_file(self._client, file.table, columns, path, f"{block.token}-{n}")
+            point("publisher.after_insert")
+        outbox.done(block)
+        with self._changed:
+            self._waiting.popleft()
+            self.backlog_bytes -= block.bytes
+        self.published.blocks += 1
+        self.published.bytes += block.bytes
+        return True
+
+    # -- the thread
+
+    def start(self) -> None:
+        """Begins to publish from a thread."""
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
 
     def finish(self) -> None:
         """Publishes all that was submitted, then ends the thread. Raises what stopped the publisher, if anything did."""
-        self._waiting.put(None)
-        self._thread.join()
+        self._end()
         self.check()
 
     def abandon(self) -> None:
-        """Ends the thread soon; what waits stays in the outbox for the next start."""
-        self._stop.set()
-        self._waiting.put(None)
-        self._thread.join(timeout=60)
+        """Ends the thread with the insert that is on; what waits stays in the outbox for the next start."""
+        self._abandoned.set()
+        self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def _run(self) -> None:
         try:
-            client = self._retrying(self._connect)
-            if client is None:
-                return
-            with client:
-                while (item := self._waiting.get()) is not None and not self._stop.is_set():
-                    outbox, block = item
-                    self._publish(client, outbox, block)
-        except BaseException as error:  # reported to the dataflow by `check`
+            while self._wait_for_work():
+                self._publish_patiently()
+        except BaseException as error:  # kept for the dataflow, which asks with `check`
             self._failure = error
+        finally:
+            if self._client is not None:
+                self._client.close()
 
-    def _publish(self, client: StoreClient, outbox: Outbox, block: Block) -> None:
-        outbox.check(block)
-        for n, file in enumerate(block.files):
-            path, columns = outbox.folder / file.name, TABLES[file.table].names
-            token = f"{block.token}-{n}"
-            done = self._retrying(
-                lambda p=path, c=columns, t=file.table, k=token: insert_arrow_file(client, t, c, p, k) or True
-            )
-            if done is None:
-                return
-        outbox.done(block)
-        with self.published.lock:
-            self._backlog_bytes -= block.bytes
-            self.published.blocks += 1
-            self.published.rows_bytes += block.bytes
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ending)
+            return bool(self._waiting) and not self._abandoned.is_set()
 
-    def _retrying(self, attempt: Callable[[], T]) -> T | None:
-        """Repeats while the store is out of reach, ever more slowly; None when asked to stop meanwhile."""
+    def _publish_patiently(self) -> None:
+        """Repeats while the store is out of reach, ever more slowly and never in step with other writers."""
         wait_s = RETRY_FIRST_S
-        while not self._stop.is_set():
+        while not self._abandoned.is_set():
             try:
-                return attempt()
+                self.publish_next()
+                return
             except StoreUnavailable as error:
                 self.published.retries += 1
                 self.published.last_error = str(error)
-            self._stop.wait(wait_s * random.uniform(0.5, 1.0))
+            self._abandoned.wait(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_LAST_S)
-        return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..faults import point
 from ..kernels import Rows
 from ..schema import DIMENSIONS, LEDGER
 from ..state.ledger import LedgerWriter
@@ -71,7 +72,9 @@ class Writer:
 
     def snapshot(self) -> dict[str, Any]:
         """Cuts the block of the epoch that ends. Raises StateError, OverflowStop."""
+        point("writer.before_freeze")
         self._freeze()
+        point("writer.before_cut")
         if not self._builder.empty:
             self.totals.update(self._builder.counts())
             number = self._last + 1
@@ -80,6 +83,7 @@ class Writer:
             self._builder.clear()
             self._last = number
         ledger = self._ledger.snapshot(self._clock()) if self._ledger is not None else None
+        point("writer.after_snapshot")
         return {
             "lineage": self._lineage,
             "writer": self._writer,

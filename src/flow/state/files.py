@@ -50,6 +50,17 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path, "write") from error
 
 
+def write_synced(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file that something else will name, and syncs it. Raises StateError."""
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explain(error, path, "write") from error
+
+
 def append_synced(path: Path, at: int, content: bytes) -> None:
     """Writes `content` at offset `at`, which must be the file's end, and syncs it. Raises StateError."""
     try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StateError
+from ..faults import point
 from ..schema import LEDGER
 from .files import append_synced, cut_back, explain, make_folder, sync_folder
 
@@ -86,7 +87,9 @@ class LedgerWriter:
                 self._next += 1
                 self._files.append(file)
             content = _stream(self._batches)
+            point("ledger.before_append")
             append_synced(self.path(file.number), file.length, content)
+            point("ledger.after_append")
             if not file.length:
                 sync_folder(self._open)
             self._batches = []
@@ -118,8 +121,10 @@ class LedgerWriter:
             descriptor = os.open(temporary, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+            point("ledger.before_seal")
             temporary.rename(target)
             sync_folder(target.parent)
+            point("ledger.after_rename")
             source.unlink()
         except OSError as error:
             raise explain(error, target, "seal the ledger file") from error

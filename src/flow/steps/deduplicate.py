@@ -6,6 +6,7 @@ from typing import Any
 from bytewax.operators import StatefulBatchLogic
 
 from ..errors import StateError
+from ..faults import point
 from ..kernels import FingerprintSet, Rows, Verdicts
 from ..state.manifest import seal, unseal
 from ..state.segments import SegmentFiles
@@ -75,12 +76,14 @@ class Deduplicator:
         """
         for number in self._doomed:
             self._files.remove(number)
+        point("shard.before_append")
         for number, sealed_at_us, records in self._fingerprints.take_journal():
             if records:
                 self._files.append(number, records)
                 self._sealed_at_us[number] = -1
             if number in self._sealed_at_us:
                 self._sealed_at_us[number] = sealed_at_us
+        point("shard.after_append")
         self._doomed = [number for number in self._fingerprints.take_retired() if number in self._sealed_at_us]
         for number in self._doomed:
             del self._sealed_at_us[number]
