@@ -127,7 +127,11 @@ class StoreClient:
             body = self.native.raw_query(sql, parameters=parameters, settings=settings, fmt="JSONCompact")
         except Exception as error:
             raise self._error(error) from error
-        parsed = json.loads(body)
+        try:
+            parsed = json.loads(body)
+        except ValueError as error:
+            # The embedded engine runs `a; b` as one call and answers twice.
+            raise StoreError(f"store {self.label}: give one statement at a time") from error
         types = [column["type"] for column in parsed["meta"]]
         rows = parsed["data"]
         for index, column_type in enumerate(types):

@@ -1,0 +1,51 @@
+"""`tallyflow invoice`: what a customer owes for a period, and where it comes from."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..config import load_config
+from ..statements.invoice import make_invoice, parse_levels, parse_period
+from ..statements.render import as_csv, as_json, print_table
+from ..store import check_schema, connect
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class Rounding(StrEnum):
+    HALF_EVEN = "half-even"
+    HALF_UP = "half-up"
+
+
+def invoice(
+    customer: Annotated[str, typer.Argument(help="Whose invoice.")],
+    period: Annotated[str, typer.Option(help="A month like 2026-11, or a day like 2026-11-03; UTC.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Levels of the drill-down: feature, project, model, region, service_tier, meter, day, hour, "
+            "minute. The first makes the invoice lines; '' gives the total alone."
+        ),
+    ] = "feature",
+    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    rounding: Annotated[Rounding, typer.Option(help="How a line's halves are rounded.")] = Rounding.HALF_EVEN,
+) -> None:
+    """A customer's period from its total down: each level adds up to the one above, exactly."""
+    asked_period, levels = parse_period(period), parse_levels(by)
+    with connect(load_config(config).store, readonly=True) as client:
+        check_schema(client)
+        found = make_invoice(client, customer, asked_period, levels, rounding.value)
+    if format_ is Format.JSON:
+        typer.echo(as_json(found))
+    elif format_ is Format.CSV:
+        typer.echo(as_csv(found), nl=False)
+    else:
+        print_table(found, Console())

@@ -1,0 +1,166 @@
+"""An invoice as a table for people, JSON for programs, CSV for spreadsheets."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .invoice import Invoice, Item
+from .rounding import FEMTO_DIGITS, decimal_text
+
+
+def as_json(invoice: Invoice) -> str:
+    """One object; amounts, quantities and digests are strings: JSON readers would not hold them exactly."""
+    total = _json_item(invoice, invoice.total)
+    document = {
+        "customer": invoice.customer,
+        "period": invoice.period.name,
+        "from": _instant(invoice.period.start_s),
+        "to": _instant(invoice.period.end_s),
+        "currency": invoice.currency,
+        "rounding": invoice.rounding,
+        "by": list(invoice.by),
+        "total": {name: value for name, value in total.items() if name not in ("level", "value", "items")},
+        "lines": total.get("items", []),
+        "notes": invoice.notes,
+    }
+    return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def as_csv(invoice: Invoice) -> str:
+    """One row an item, with its level and its place; add up the rows of one level only."""
+    meters = sorted(invoice.total.meters)
+    columns = ["level", "customer", "period", *invoice.by, "currency", "amount_exact", "amount", "remainder"]
+    columns += ["events", "digest", *meters, *(f"unpriced_{meter}" for meter in meters)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for place, item in _walk(invoice.total):
+        uses = [item.meters.get(meter) for meter in meters]
+        writer.writerow(
+            [
+                item.level,
+                invoice.customer,
+                invoice.period.name,
+                *place,
+                *[""] * (len(invoice.by) - len(place)),
+                invoice.currency,
+                exact_text(item.amount_femto),
+                decimal_text(item.amount_minor, invoice.minor_digits),
+                exact_text(invoice.remainder_femto(item)),
+                "" if item.events is None else item.events,
+                "" if item.digest is None else f"{item.digest:032x}",
+                *("" if use is None else use.quantity for use in uses),
+                *("" if use is None else use.unpriced_quantity for use in uses),
+            ]
+        )
+    return out.getvalue()
+
+
+def print_table(invoice: Invoice, console: Console) -> None:
+    """The invoice as tables; colours vanish by themselves where the console is no terminal."""
+    console.print(
+        Text(f"{printable(invoice.customer)}  {invoice.period.name}  {invoice.currency}", style="bold")
+    )
+    console.print(_items_table(invoice))
+    console.print(_meters_table(invoice))
+    digest = "" if invoice.total.digest is None else f"{invoice.total.digest:032x}"
+    lines = f"each {invoice.by[0]}" if invoice.by else "the total"
+    console.print(Text(f"{invoice.total.events or 0:,} events, digest {digest}"))
+    console.print(Text(f"Rounded {invoice.rounding}, once, on {lines}; remainder = exact - rounded."))
+    for note in invoice.notes:
+        console.print(Text(f"! {note}", style="bold red"))
+
+
+def exact_text(amount_femto: int) -> str:
+    """An exact amount in currency units, without zeros that say nothing."""
+    return decimal_text(amount_femto, FEMTO_DIGITS, trim=True)
+
+
+def printable(text: str) -> str:
+    """Text from events, made safe for a terminal; the empty string becomes a dash."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text) or "-"
+
+
+def _items_table(invoice: Invoice) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(" / ".join(invoice.by) or "total", overflow="fold")
+    table.add_column("events", justify="right")
+    table.add_column("exact", justify="right", overflow="fold")
+    table.add_column(invoice.currency or "amount", justify="right", style="bold")
+    table.add_column("remainder", justify="right", overflow="fold")
+    for place, item in _walk(invoice.total):
+        top = item.level == "total"
+        name = "Total" if top else "  " * (len(place) - 1) + printable(item.value)
+        # Below the lines nothing is rounded, shares are dealt out: a remainder there would mean nothing.
+        remainder = exact_text(invoice.remainder_femto(item)) if len(place) <= 1 else ""
+        table.add_row(
+            Text(
+                name + (" !" if item.unpriced else ""),
+                style="bold" if top else "red" if item.unpriced else "",
+            ),
+            "" if item.events is None else f"{item.events:,}",
+            exact_text(item.amount_femto),
+            _grouped(decimal_text(item.amount_minor, invoice.minor_digits)),
+            remainder,
+            end_section=top,
+        )
+    return table
+
+
+def _meters_table(invoice: Invoice) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("meter", overflow="fold")
+    table.add_column("quantity", justify="right")
+    table.add_column("exact", justify="right", overflow="fold")
+    table.add_column("unpriced", justify="right", style="red")
+    for name, use in invoice.total.meters.items():
+        unpriced = f"{use.unpriced_quantity:,}" if use.unpriced_quantity else ""
+        table.add_row(Text(printable(name)), f"{use.quantity:,}", exact_text(use.amount_femto), unpriced)
+    return table
+
+
+def _json_item(invoice: Invoice, item: Item) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "level": item.level,
+        "value": item.value,
+        "amount": decimal_text(item.amount_minor, invoice.minor_digits),
+        "amount_exact": exact_text(item.amount_femto),
+        "remainder": exact_text(invoice.remainder_femto(item)),
+        "events": item.events,
+        "digest": None if item.digest is None else f"{item.digest:032x}",
+        "meters": {
+            name: {
+                "quantity": str(use.quantity),
+                "unpriced_quantity": str(use.unpriced_quantity),
+                "amount_exact": exact_text(use.amount_femto),
+            }
+            for name, use in item.meters.items()
+        },
+    }
+    if item.items:
+        document["items"] = [_json_item(invoice, below) for below in item.items]
+    return document
+
+
+def _walk(item: Item, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Item]]:
+    yield place, item
+    for below in item.items:
+        yield from _walk(below, (*place, below.value))
+
+
+def _grouped(number: str) -> str:
+    """1234567.89 as 1,234,567.89."""
+    whole, point, part = number.partition(".")
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    return f"{sign}{int(digits):,}{point}{part}"
+
+
+def _instant(seconds: int) -> str:
+    return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,1 @@
+"""The questions that statements ask, one a file."""

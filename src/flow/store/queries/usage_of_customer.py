@@ -1,0 +1,68 @@
+"""What one customer used in one period, added up to the levels asked for.
+
+Everything an invoice shows comes from this one read, so all of its levels are of the same moment.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..client import StoreClient
+
+LEVELS = ("feature", "project", "model", "region", "service_tier", "meter", "day", "hour", "minute")
+"""What usage can be taken apart by."""
+
+TIME_LEVELS = ("day", "hour", "minute")
+
+_COLUMNS = {
+    "day": "toUInt32(toStartOfDay(window_start))",
+    "hour": "toUInt32(toStartOfHour(window_start))",
+    "minute": "toUInt32(window_start)",
+}
+
+_SQL = """
+SELECT
+    [{values}] AS place,
+    meter,
+    currency,
+    sum(toInt256(quantity)) AS quantity_sum,
+    sum(toInt256(unpriced_quantity)) AS unpriced_sum,
+    reinterpret(sum(toDecimal256(amount, 15)), 'Int256') AS amount_femto,
+    sum(events) AS events_sum,
+    sum(digest) AS digest_sum
+FROM {view}
+WHERE customer = {{customer:String}}
+    AND window_start >= toDateTime({{start_s:UInt32}}, 'UTC')
+    AND window_start < toDateTime({{end_s:UInt32}}, 'UTC')
+GROUP BY place, meter, currency
+"""
+
+
+class Usage(NamedTuple):
+    """One meter of one place in the drill-down."""
+
+    place: tuple[str, ...]
+    """A value for each level asked for: a dimension, a meter, or the seconds at which a time begins."""
+    meter: str
+    currency: str
+    quantity: int
+    unpriced_quantity: int
+    amount_femto: int
+    events: int
+    digest: int
+
+
+def usage_of_customer(
+    client: StoreClient, customer: str, start_s: int, end_s: int, levels: Sequence[str]
+) -> list[Usage]:
+    """The usage of windows that start in [start_s, end_s), in no order.
+
+    Args:
+        levels: some of LEVELS, none twice.
+    """
+    view = (
+        "usage_by_minute" if "minute" in levels else "usage_by_hour" if "hour" in levels else "usage_by_day"
+    )
+    values = ", ".join(f"toString({_COLUMNS.get(level, level)})" for level in levels)
+    sql = _SQL.format(view=view, values=values or "''")
+    rows = client.rows(sql, {"customer": customer, "start_s": start_s, "end_s": end_s})
+    return [Usage(tuple(place[: len(levels)]), *rest) for place, *rest in rows]
