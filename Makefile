@@ -1,0 +1,73 @@
+# Everything a checkout needs; `make` alone lists the targets. CI runs the same ones (.ci/run).
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The first of these that runs and is a version we support; override with `make build PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& { command -v "$$p"; break; }; done)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+TALLYFLOW := $(VENV)/bin/tallyflow
+PYTEST_WORKERS ?= 2
+
+.PHONY: help build run test test-fast lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(VENV)/.installed ## Make .venv with Tallyflow and its tools; rebuild what changed in src/_core
+	@# Importing _core compares every extension with its sources, so this costs nothing where nothing changed.
+	@$(PY) -c 'import _core' 2>/dev/null || $(PY) setup.py -q build_ext --inplace
+	@$(PY) -c 'import _core' 2>/dev/null || $(PY) setup.py -q build_ext --inplace --force
+	@$(PY) -c 'import flow.kernels'
+
+$(VENV)/.installed: pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 on PATH; name one: make build PYTHON=..." >&2; exit 1; }
+	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # the first that knows --group
+	@$(PY) -m pip install --quiet --group dev
+	@$(PY) -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+run: build ## Bill 3 million synthetic events into an embedded store under ./run, and open an invoice
+	@rm -rf run && mkdir run
+	@cp src/flow/samples/run.yaml run/config.yaml
+	@cp src/flow/samples/prices.yaml run/prices.yaml
+	@$(TALLYFLOW) run run/config.yaml
+	@echo
+	@$(TALLYFLOW) invoice customer-0001 --period 2026-11 --by feature,day -c run/config.yaml
+	@echo
+	@echo 'The store is in run/store, its config is run/config.yaml. Next, for example:'
+	@echo '  $(TALLYFLOW) sql "SELECT * FROM usage_by_hour ORDER BY amount DESC LIMIT 10" -c run/config.yaml'
+	@echo '  $(TALLYFLOW) sql "SELECT reason, count() FROM rejected_events GROUP BY reason" -c run/config.yaml'
+	@echo '  $(TALLYFLOW) invoice customer-0002 --period 2026-11-02 --by project,hour -c run/config.yaml'
+
+test: build ## Run all tests
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+test-fast: build ## Run the tests that are not marked slow
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m 'not slow'
+
+lint: build ## Check style and types: ruff, mypy --strict, cython-lint
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/cython-lint src/_core
+
+bench: $(VENV)/.bench ## Run the benchmarks; results go to benchmarks/results
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+
+$(VENV)/.bench: build pyproject.toml
+	@$(PY) -m pip install --quiet --group bench
+	@touch $@
+
+clean: ## Remove what was built; run/ and .venv stay
+	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@rm -f src/_core/*.c src/_core/*.so
