@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 import _core
+from _core import columns as _columns
 from _core import combine as _combine
 from _core import decode as _decode
 from _core import dedup as _dedup
@@ -456,7 +457,7 @@ def interleaved_usage(meters: dict[str, pa.Array], rows: int, quantity_max: int)
     offsets = pa.allocate_buffer(4 * (rows + 1))
     codes = pa.allocate_buffer(4 * rows * len(columns))
     quantities = pa.allocate_buffer(8 * rows * len(columns))
-    items = _decode.interleave(
+    items = _columns.interleave(
         columns, rows, quantity_max, offsets.address, codes.address, quantities.address
     )
     if items < 0:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import RejectReason
 from ..kernels import interleaved_usage
 from ..schema import DIMENSIONS, EVENTS, REQUESTS
+from .arrow_text import as_bytes, is_text, plain, with_strings
 from .batches import Columns, Decoded, Limits, Rejects, no_events
 from .decode_json import TIME_END_US, is_meter_name
 from .row_json import row_texts
@@ -35,6 +36,7 @@ class Layout:
     meters: dict[str, pa.Array]
     unknown: int
     flaws: list[tuple[RejectReason, str]]
+    not_utf8: set[str]  # names of text columns
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Draft:
     columns: dict[str, pa.Array]
     usage: pa.Array | None  # None: a quantity is out of range
     faults: list[Fault]
+    not_utf8: set[str]
 
 
 def decode_columns(item: Columns, limits: Limits, now_us: int) -> Decoded:
@@ -85,7 +88,7 @@ def decode_columns(item: Columns, limits: Limits, now_us: int) -> Decoded:
 
 
 def _sort_columns(table: pa.RecordBatch, limits: Limits) -> Layout:
-    layout = Layout({}, {}, 0, [])
+    layout = Layout({}, {}, 0, [], set())
     for field, array in zip(table.schema, table.columns, strict=True):
         found = layout.meters if field.name not in _KNOWN else layout.known
         flaw = _column_flaw(field, limits)
@@ -95,21 +98,11 @@ def _sort_columns(table: pa.RecordBatch, limits: Limits) -> Layout:
         elif _is_known(field):
             if field.name in found:
                 layout.flaws.append((RejectReason.DUPLICATE_FIELD, f"column {field.name} stands twice"))
-            corrupt = _corruption(array)
-            if corrupt:
-                detail = f"column {field.name} is corrupt: {corrupt}; write the file again"
-                layout.flaws.append((RejectReason.SCHEMA_MISMATCH, detail))
+            _check_content(layout, field.name, array)
             found[field.name] = array
-        elif not (field.name in _ENVELOPE and _is_text(field.type)) and not _is_absent(field, limits):
+        elif not (field.name in _ENVELOPE and is_text(field.type)) and not _is_absent(field, limits):
             layout.unknown += 1
     return layout
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(type_) for is_kind in kinds)
 
 
 def _is_integer(type_: pa.DataType) -> bool:
@@ -136,7 +129,7 @@ def _column_flaw(field: pa.Field, limits: Limits) -> str:
     if name == "time":
         return "" if pa.types.is_timestamp(type_) else "cast it to timestamp[us, tz=UTC]"
     if name in _KNOWN:
-        return "" if _is_text(type_) else "cast it to string"
+        return "" if is_text(type_) else "cast it to string"
     if _is_integer(type_):
         if name == REQUESTS:
             return "it is counted by itself, 1 an event: drop or rename it"
@@ -144,29 +137,38 @@ def _column_flaw(field: pa.Field, limits: Limits) -> str:
     return "cast it to int64" if name in limits.known_meters else ""
 
 
-def _corruption(array: pa.Array) -> str:
-    """What makes a column unsafe to read (offsets or codes out of bounds); not what its texts say."""
+def _check_content(layout: Layout, name: str, array: pa.Array) -> None:
+    """Notes a column that is unsafe to read (offsets or codes out of bounds), or has texts not in UTF-8."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:
-        texts = array.dictionary if pa.types.is_dictionary(array.type) else array
-        if _is_text(texts.type) and _invalid_utf8(texts).any():
-            return ""
-        return str(error)
-    return ""
+        if is_text(array.type) and _is_safe_text(array):
+            layout.not_utf8.add(name)
+        else:
+            detail = f"column {name} is corrupt: {error}; write the file again"
+            layout.flaws.append((RejectReason.SCHEMA_MISMATCH, detail))
 
 
-def _invalid_utf8(texts: pa.Array) -> Mask:
-    """Which values are not UTF-8; all False where the column is too broken to look."""
-    invalid = np.zeros(len(texts), np.bool_)
+def _is_safe_text(array: pa.Array) -> bool:
+    """Whether a text column that is not valid is so for its UTF-8 alone."""
+    if pa.types.is_dictionary(array.type):
+        codes, texts = pc.min_max(array.indices).as_py(), array.dictionary
+        if codes["max"] is not None and not 0 <= codes["min"] <= codes["max"] < len(texts):
+            return False
+        array = texts
     try:
-        view = texts.view(pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary())
-        view.validate(full=True)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return invalid
-    for row, value in enumerate(view.to_pylist()):
+        as_bytes(array).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _invalid_utf8(strings: pa.Array) -> Mask:
+    """Which values of `_strings` are not UTF-8."""
+    invalid = np.zeros(len(strings), np.bool_)
+    for row, value in enumerate(as_bytes(strings).to_pylist()):
         try:
-            (value or b"").decode()
+            value.decode()
         except UnicodeDecodeError:
             invalid[row] = True
     return invalid
@@ -176,12 +178,12 @@ def _invalid_utf8(texts: pa.Array) -> Mask:
 
 
 def _draft(layout: Layout, rows: int, limits: Limits, now_us: int) -> Draft:
-    draft = Draft({}, None, [])
+    draft = Draft({}, None, [], layout.not_utf8)
     _take_id(draft, layout.known.get("id"), rows, limits)
     _take_time(draft, layout.known.get("time"), rows, limits, now_us)
     for name in TEXTS:
         _take_text(draft, name, layout.known.get(name), rows, limits)
-    layout.meters = {name: _plain(array) for name, array in layout.meters.items()}
+    layout.meters = {name: plain(array) for name, array in layout.meters.items()}
     _take_usage(draft, layout.meters, rows, limits)
     return draft
 
@@ -199,10 +201,6 @@ def _nulls(array: pa.Array) -> Mask:
     return np.asarray(array.is_null().to_numpy(zero_copy_only=False))
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-
-
 def _numbers(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """The values of a 4- or 8-byte column as `type_`: no offset, no validity, nothing copied."""
     width = type_.bit_width // 8
@@ -214,8 +212,7 @@ def _numbers(array: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def _strings(array: pa.Array) -> pa.Array:
-    """Texts as string, first offset 0, no validity (a null keeps whatever its slot holds)."""
-    array = array if pa.types.is_string(array.type) else array.cast(pa.string())
+    """A string array with first offset 0, no validity (a null keeps whatever its slot holds)."""
     if len(array) == 0:
         return pa.array([], pa.string())
     _, offset_buffer, text = array.buffers()
@@ -237,11 +234,11 @@ def _sizes(strings: pa.Array) -> npt.NDArray[np.int32]:
 def _take_id(draft: Draft, array: pa.Array | None, rows: int, limits: Limits) -> None:
     if array is None:
         return _missing(draft, "id", RejectReason.MISSING_ID, rows)
-    plain = _plain(array)
-    strings = _strings(plain)
+    texts = plain(with_strings(array))
+    strings = _strings(texts)
     sizes = _sizes(strings)
-    if rows and (plain.null_count or sizes.min() == 0 or sizes.max() > limits.string_bytes_max):
-        nulls = _nulls(plain)
+    if rows and (texts.null_count or sizes.min() == 0 or sizes.max() > limits.string_bytes_max):
+        nulls = _nulls(texts)
         sizes = np.where(nulls, 0, sizes)
         too_long = sizes > limits.string_bytes_max
         _fault(draft, RejectReason.MISSING_ID, sizes == 0, lambda row: "id: null" if nulls[row] else 'id: ""')
@@ -257,22 +254,22 @@ def _too_long(name: str, sizes: npt.NDArray[np.int32], limits: Limits) -> Callab
 
 def _fault_utf8(draft: Draft, name: str, strings: pa.Array, codes: npt.NDArray[np.integer]) -> None:
     """Rows whose text, `strings[codes[row]]`, is not UTF-8."""
-    try:
-        strings.validate(full=True)
-    except pa.ArrowInvalid:
+    if name in draft.not_utf8:
         invalid = _invalid_utf8(strings)
         _fault(draft, RejectReason.INVALID_UTF8, invalid[codes], lambda row: f"{name}: not UTF-8")
 
 
-def _coded(array: pa.Array) -> tuple[pa.Array, pa.Array, Mask | None]:
+def _coded(array: pa.Array, is_valid: bool) -> tuple[pa.Array, pa.Array, Mask | None]:
     """Codes (int32), dictionary (string, each value once) and nulls of a text column; a null is coded ""."""
+    array = with_strings(array)
     if pa.types.is_dictionary(array.type):
         dictionary, codes = array.dictionary, array.indices
-        # A file's dictionary may repeat values, hold nulls, or be far larger than this batch.
-        if dictionary.null_count or len(dictionary) > 2 * len(array) + 64 or not _is_distinct(dictionary):
+        # A file's dictionary may repeat values, hold nulls or bad texts, or be far larger than this batch.
+        is_large = len(dictionary) > 2 * len(array) + 64
+        if not is_valid or is_large or dictionary.null_count or not _is_distinct(dictionary):
             array = array.dictionary_decode()
     if not pa.types.is_dictionary(array.type):
-        array = array.cast(pa.string()).dictionary_encode()
+        array = array.dictionary_encode()
         dictionary, codes = array.dictionary, array.indices
     dictionary = _strings(dictionary)
     codes = codes.cast(pa.int32())
@@ -295,7 +292,7 @@ def _take_text(draft: Draft, name: str, array: pa.Array | None, rows: int, limit
     if array is None:
         codes, dictionary, nulls = pa.array(np.zeros(rows, np.int32)), pa.array([""]), None
     else:
-        codes, dictionary, nulls = _coded(array)
+        codes, dictionary, nulls = _coded(array, name not in draft.not_utf8)
     draft.columns[name] = pa.DictionaryArray.from_arrays(codes, dictionary, safe=False)
     if array is None and name == "customer":
         return _missing(draft, name, RejectReason.MISSING_CUSTOMER, rows)
@@ -401,8 +398,10 @@ def _filtered(draft: Draft, layout: Layout, good: Mask) -> Draft:
     mask = pa.array(good)
     columns = {name: array.filter(mask) for name, array in draft.columns.items()}
     columns["id"] = _strings(columns["id"])
+    for name in TEXTS:  # without the texts of rejected rows
+        columns[name] = columns[name].dictionary_decode().dictionary_encode()
     layout.meters = {name: array.filter(mask) for name, array in layout.meters.items()}
-    return Draft(columns, None, [])
+    return Draft(columns, None, [], set())
 
 
 def _events(draft: Draft, positions: npt.NDArray[np.int64], limits: Limits, layout: Layout) -> pa.RecordBatch:

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .arrow_text import as_bytes, is_text, plain, with_strings
+
 
 def row_texts(table: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> list[bytes]:
     """Each row as a JSON object of all its columns, in column order (a repeated name stands twice)."""
@@ -22,15 +24,14 @@ def _values(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str]:
     """The values of a column as JSON text; a column that cannot be read at all says so in their place."""
     try:
         array.validate(full=True)
-        return _texts(array.take(pa.array(rows)))
+        array = with_strings(array) if is_text(array.type) else array
+        return _texts(plain(array.take(pa.array(rows))))
     except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
-        text = _text_of_strings(array, rows)
-        return text if text is not None else [json.dumps(f"unreadable: {error}")] * len(rows)
+        texts = _broken_texts(array, rows) if is_text(array.type) else None
+        return texts if texts is not None else [json.dumps(f"unreadable: {error}")] * len(rows)
 
 
 def _texts(array: pa.Array) -> list[str]:
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
     if pa.types.is_timestamp(array.type):
         unit, zone = array.type.unit, "" if array.type.tz is None else "Z"
         numbers = _integers(array)
@@ -56,11 +57,10 @@ def _other(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _text_of_strings(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str] | None:
-    """Texts that are not UTF-8, their bytes kept as they are; None for any other column."""
+def _broken_texts(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str] | None:
+    """Texts that are not UTF-8, their bytes as they are; None where offsets or codes are broken too."""
     try:
-        plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-        view = plain.view(pa.large_binary() if pa.types.is_large_string(plain.type) else pa.binary())
+        view = as_bytes(plain(with_strings(array)))
         view.validate(full=True)
     except (pa.ArrowException, ValueError):
         return None
