@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def key(number: int, feature: str, project: str, unpriced: int = 0, **more: Any)
     }
 
 
-def usage(
-    number: int, instant: str, events: int, tokens_in: int, tokens_out: int, **more: Any
-) -> dict[str, Any]:
+def usage(number: int, instant: str, events: int, tokens_in: int, tokens_out: int, **more: Any) -> dict[str, Any]:
     return {
         "customer": "acme",
         "window_start": seconds(instant),
@@ -133,6 +132,8 @@ def test_each_level_adds_up_and_the_total_is_the_same_whatever_the_levels(acme: 
     check_levels(found.total)
     assert found.total.amount_femto == TOTAL_FEMTO
     assert (found.total.events, found.currency) == (13, "USD")
+    # 508,435.56 for chat and 0.01 for search: the lines are features, whatever is asked for
+    assert found.total.amount_minor == 50_843_557
     assert found.total.meters["input_tokens"].quantity == 847_392_584_203 + 1 + 12_345 + 8_333 + 99
     item = found.total
     for level in levels:
@@ -154,9 +155,7 @@ def test_the_lines_are_rounded_once_and_the_remainder_is_shown(acme: StoreClient
     assert found.remainder_femto(search) < 0
     assert (images.value, images.amount_minor, images.unpriced) == ("images", 0, True)
     assert found.total.amount_minor == 50_843_557
-    assert found.remainder_femto(found.total) == sum(
-        found.remainder_femto(line) for line in found.total.items
-    )
+    assert found.remainder_femto(found.total) == sum(found.remainder_femto(line) for line in found.total.items)
 
 
 def test_a_day_is_a_period_too(acme: StoreClient) -> None:
@@ -167,15 +166,12 @@ def test_a_day_is_a_period_too(acme: StoreClient) -> None:
 def test_a_quantity_without_a_price_is_named(acme: StoreClient) -> None:
     found = make_invoice(acme, "acme", parse_period("2026-11"), ("feature",))
     assert found.notes == [
-        "unpriced: no price was in force for some of the input_tokens, output_tokens; "
-        "it is not in the amounts"
+        "unpriced: no price was in force for some of the input_tokens, output_tokens; it is not in the amounts"
     ]
     assert found.total.meters["output_tokens"].unpriced_quantity == 1
 
 
-def test_the_amount_of_a_row_without_its_key_is_in_the_total_and_noted(
-    acme: StoreClient, insert_rows: Insert
-) -> None:
+def test_the_amount_of_a_row_without_its_key_is_in_the_total_and_noted(acme: StoreClient, insert_rows: Insert) -> None:
     insert_rows("rollup_day", days([usage(77, "2026-11-02T00:00", 1, 10, 0)]))
     found = make_invoice(acme, "acme", parse_period("2026-11"), ("feature",))
     assert found.total.amount_femto == TOTAL_FEMTO + 10 * RATE_INPUT
@@ -260,7 +256,20 @@ ROWS = st.lists(
 @given(ROWS)
 @settings(max_examples=200)
 def test_any_rows_add_up(rows: list[Usage]) -> None:
-    check_levels(_Tree(("feature", "project"), div_half_even, 10**13).total(rows))
+    for levels, shown in (
+        (("feature", "project"), 2),
+        (("feature", "project"), 1),
+        (("feature", "project"), 0),
+        (("project", "feature"), 2),
+        (("project", "feature"), 1),
+    ):
+        placed = [row._replace(place=row.place if levels[0] == "feature" else row.place[::-1]) for row in rows]
+        total = _Tree(levels, shown, div_half_even, 10**13).total(placed)
+        check_levels(total)
+        features = {place[0]: 0 for place, *_ in rows}
+        for row in rows:
+            features[row.place[0]] += row.amount_femto
+        assert total.amount_minor == sum(round(Fraction(femto, 10**13)) for femto in features.values())
 
 
 # ---- Rendering ---------------------------------------------------------------------------------
@@ -326,9 +335,7 @@ def config(store_path: Path, write_rows: Callable[..., Path], tmp_path: Path) ->
             insert_arrow_file(client, table, TABLES[table].names, write_rows(table, rows), f"cli-{tmp_path}")
     (tmp_path / "prices.yaml").write_text("currency: USD\nprices: []\n")
     path = tmp_path / "config.yaml"
-    path.write_text(
-        f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: state\n"
-    )
+    path.write_text(f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: state\n")
     yield path
     with connect(store) as client:
         client.command("DROP DATABASE tallyflow")

@@ -2,10 +2,10 @@
 
 How the numbers hang together:
 - Exact amounts are integers of 10^-15 currency units, and each level adds up to the one above by itself.
-- Rounding happens once, on the invoice's lines: the items of the first level. The total is the sum of the
-  rounded lines; the remainder beside a line and the total is what rounding took away, exact - rounded.
-- An item below a line is not rounded again: it gets its share of the line's rounded amount by largest
-  remainder, so that also in cents each level adds up to the one above.
+- Rounding happens once, on the invoice's lines, and the total is the sum of the rounded lines. A line is a
+  feature, whatever drill-down is asked for: an invoice has one total.
+- Any other item is not rounded again: it gets its share of the amount above by largest remainder, so that also
+  in cents each level adds up to the one above. The remainder beside it is exact - rounded.
 - Events and digests add up over everything but meters, since one event counts on several: below a level
   `meter` they are None.
 - A quantity without a price is counted, flagged and has no amount: it is never billed as zero in silence.
@@ -27,6 +27,9 @@ from .rounding import FEMTO_DIGITS, RULES, RoundingRule, largest_remainder, mino
 
 UNKNOWN_KEY = "(unknown key)"
 """How the meter of a row begins whose key the store does not hold."""
+
+LINE = "feature"
+"""The level whose items are the invoice's lines: what is rounded."""
 
 _DIGEST_MODULUS = 2**128
 _PERIOD = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?")
@@ -71,7 +74,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """A customer's period. The lines are `total.items`, or the total itself if no level was asked for."""
+    """A customer's period, as a tree whose first level is the first of `by`."""
 
     customer: str
     period: Period
@@ -101,17 +104,18 @@ def make_invoice(
     """Read and add up one customer's period.
 
     Args:
-        by: levels of the drill-down, the first one being the invoice's lines; see `parse_levels`.
+        by: levels of the drill-down, from the top down; see `parse_levels`.
     Raises:
         StoreError: there is no usage, or it is priced in more than one currency.
     """
-    rows = usage_of_customer(client, customer, period.start_s, period.end_s, by)
+    levels = tuple(by) if LINE in by else (*by, LINE)
+    rows = usage_of_customer(client, customer, period.start_s, period.end_s, levels)
     if not rows:
         raise _no_usage(client, customer, period)
     known = [row for row in rows if not row.meter.startswith(UNKNOWN_KEY)]
     currency = _only_currency({row.currency for row in known}, customer, period)
     digits = minor_digits(currency)
-    total = _Tree(tuple(by), RULES[rounding], _minor_unit_femto(digits)).total(rows)
+    total = _Tree(levels, len(by), RULES[rounding], _minor_unit_femto(digits)).total(rows)
     notes = []
     if total.unpriced:
         meters = ", ".join(sorted(name for name, use in total.meters.items() if use.unpriced_quantity))
@@ -172,19 +176,24 @@ class _Sum:
 class _Tree:
     """Turns flat rows into items: exact sums on the way down, rounded amounts on the way back."""
 
-    def __init__(self, by: tuple[str, ...], rule: Callable[[int, int], int], unit_femto: int) -> None:
-        self._by = by
+    def __init__(self, levels: tuple[str, ...], shown: int, rule: Callable[[int, int], int], unit_femto: int) -> None:
+        """`levels` are those of the rows' places, LINE among them; the first `shown` of them become items."""
+        self._by = levels[:shown]
+        self._line_at = levels.index(LINE)
         self._rule = rule
         self._unit_femto = unit_femto
 
     def total(self, rows: Sequence[Usage]) -> Item:
+        line_femtos: dict[str, int] = {}
+        for row in rows:
+            line = row.place[self._line_at]
+            line_femtos[line] = line_femtos.get(line, 0) + row.amount_femto
+        line_minors = {line: self._rule(femto, self._unit_femto) for line, femto in line_femtos.items()}
+        minor = sum(line_minors.values())
         top = self._sum("total", "", rows, 0)
-        lines = top.parts or [top]
-        line_minors = [self._rule(line.amount_femto, self._unit_femto) for line in lines]
-        if not top.parts:
-            return self._item(top, line_minors[0])
-        items = [self._item(line, minor) for line, minor in zip(lines, line_minors, strict=True)]
-        return _rounded(top, sum(line_minors), items)
+        if self._line_at == 0 and self._by:
+            return _item(top, minor, [_shared(line, line_minors[line.value]) for line in top.parts])
+        return _shared(top, minor)
 
     def _sum(self, level: str, value: str, rows: Sequence[Usage], depth: int) -> _Sum:
         meters: dict[str, MeterUse] = {}
@@ -223,20 +232,15 @@ class _Tree:
         parts = [self._sum(level, value, group, depth + 1) for value, group in groups.items()]
         return sorted(parts, key=lambda part: (-part.amount_femto, part.value))
 
-    def _item(self, part: _Sum, minor: int) -> Item:
-        shares = (
-            []
-            if not part.parts
-            else largest_remainder([below.amount_femto for below in part.parts], self._unit_femto, minor)
-        )
-        items = [self._item(below, share) for below, share in zip(part.parts, shares, strict=True)]
-        return _rounded(part, minor, items)
+
+def _shared(part: _Sum, minor: int) -> Item:
+    """An item of a known rounded amount, which is shared out over everything below it."""
+    shares = largest_remainder([below.amount_femto for below in part.parts], minor)
+    return _item(part, minor, [_shared(below, share) for below, share in zip(part.parts, shares, strict=True)])
 
 
-def _rounded(part: _Sum, minor: int, items: list[Item]) -> Item:
-    return Item(
-        part.level, part.value, part.amount_femto, minor, part.events, part.digest, part.meters, items
-    )
+def _item(part: _Sum, minor: int, items: list[Item]) -> Item:
+    return Item(part.level, part.value, part.amount_femto, minor, part.events, part.digest, part.meters, items)
 
 
 def _minor_unit_femto(digits: int) -> int:

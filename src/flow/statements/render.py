@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .invoice import Invoice, Item
+from .invoice import LINE, Invoice, Item
 from .rounding import FEMTO_DIGITS, decimal_text
 
 
@@ -65,15 +65,12 @@ def as_csv(invoice: Invoice) -> str:
 
 def print_table(invoice: Invoice, console: Console) -> None:
     """The invoice as tables; colours vanish by themselves where the console is no terminal."""
-    console.print(
-        Text(f"{printable(invoice.customer)}  {invoice.period.name}  {invoice.currency}", style="bold")
-    )
+    console.print(Text(f"{printable(invoice.customer)}  {invoice.period.name}  {invoice.currency}", style="bold"))
     console.print(_items_table(invoice))
     console.print(_meters_table(invoice))
     digest = "" if invoice.total.digest is None else f"{invoice.total.digest:032x}"
-    lines = f"each {invoice.by[0]}" if invoice.by else "the total"
     console.print(Text(f"{invoice.total.events or 0:,} events, digest {digest}"))
-    console.print(Text(f"Rounded {invoice.rounding}, once, on {lines}; remainder = exact - rounded."))
+    console.print(Text(f"Rounded {invoice.rounding}, once, on each {LINE}; remainder = exact - rounded."))
     for note in invoice.notes:
         console.print(Text(f"! {note}", style="bold red"))
 
@@ -98,7 +95,7 @@ def _items_table(invoice: Invoice) -> Table:
     for place, item in _walk(invoice.total):
         top = item.level == "total"
         name = "Total" if top else "  " * (len(place) - 1) + printable(item.value)
-        # Below the lines nothing is rounded, shares are dealt out: a remainder there would mean nothing.
+        # Further down cents are dealt out, not rounded: a remainder would only draw the eye from the lines.
         remainder = exact_text(invoice.remainder_femto(item)) if len(place) <= 1 else ""
         table.add_row(
             Text(

@@ -1,4 +1,4 @@
-"""Rounding of exact amounts, on plain integers: by a named rule once a line, by shares below a line.
+"""Rounding of exact amounts, on plain integers: once a line by a named rule, by shares everywhere else.
 
 Amounts are counts of 10^-15 currency units (femto); minor units are cents, or what stands for them.
 """
@@ -42,22 +42,20 @@ RULES: dict[RoundingRule, Callable[[int, int], int]] = {"half-even": div_half_ev
 """Every rule that `--rounding` can name."""
 
 
-def largest_remainder(numbers: Sequence[int], divisor: int, total: int) -> list[int]:
-    """Shares of `total`, each its number / divisor rounded down or up, that add up to `total` exactly.
+def largest_remainder(numbers: Sequence[int], total: int) -> list[int]:
+    """Shares of `total` in proportion to the numbers; they add up to it exactly.
 
-    Each number is rounded down first; what is missing goes, one each, to those that lost the most, the
-    earlier first where they lost the same.
-
-    Raises:
-        ValueError: `total` is not sum(numbers) / divisor rounded down or up, so no such shares exist.
+    Each share is rounded down first; what is missing goes, one each, to those that lost the most, the earlier
+    first where they lost the same. Numbers that add up to 0 give no proportion: then the first takes it all.
     """
-    shares = [number // divisor for number in numbers]
+    whole = sum(numbers)
+    if whole == 0:
+        return [total if index == 0 else 0 for index in range(len(numbers))]
+    shares = [number * total // whole for number in numbers]
     missing = total - sum(shares)
-    losses = [number % divisor for number in numbers]
-    if not 0 <= total * divisor - sum(numbers) + divisor - 1 <= 2 * divisor - 2:
-        raise ValueError(f"{total} is not {sum(numbers)} / {divisor} rounded down or up")
-    by_loss = sorted(range(len(numbers)), key=lambda index: -losses[index])
-    for index in by_loss[:missing]:
+    # Of the sign of `whole`: so the greatest magnitude has lost the most.
+    losses = [number * total % whole for number in numbers]
+    for index in sorted(range(len(numbers)), key=lambda index: -abs(losses[index]))[:missing]:
         shares[index] += 1
     return shares
 
