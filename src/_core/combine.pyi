@@ -2,6 +2,12 @@ SOURCE_HASH: str
 SLOTS: int
 METERS_PER_EVENT_MAX: int
 
+class Groups:
+    """Grouped sums of one grain; only the Combiner uses it."""
+
+    @property
+    def count(self) -> int: ...
+
 class Combiner:
     @property
     def key_count(self) -> int: ...

@@ -158,7 +158,7 @@ def _source(config: Config) -> Check:
         return Check("source", "ok", f"{Synthetic(**source.given()).events:,} synthetic events")
     if isinstance(source, FilesSource):
         return _files(source.path, "change source.path")
-    assert isinstance(source, LedgerSource)
+    assert isinstance(source, LedgerSource)  # the one kind that is left
     folder = source.path or config.ledger
     return _files(
         (f"{glob.escape(str(folder))}/**/*.parquet",), "change source.path, or fill the ledger first"
