@@ -325,6 +325,14 @@ def test_columns_that_point_outside_their_memory():
         assert b"unreadable" in result.rejected["payload"][0].as_py()
 
 
+def test_a_name_that_is_not_utf8():
+    schema = batch().schema
+    message = schema.serialize().to_pybytes().replace(b"output_tokens", b"output_token\xff")
+    table = pa.RecordBatch.from_arrays(batch().columns, schema=pa.ipc.read_schema(pa.py_buffer(message)))
+    result = decoded(table)
+    assert {row[1] for row in rejects(result)} == {"SCHEMA_MISMATCH"} and result.rejected.num_rows == 3
+
+
 def test_the_lowest_reason_wins():
     table = batch(
         id=pa.array(["", "x" * 13, "ok"]),

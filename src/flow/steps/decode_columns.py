@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ..errors import RejectReason
 from ..kernels import interleaved_usage
 from ..schema import DIMENSIONS, EVENTS, REQUESTS
-from .arrow_text import as_bytes, is_text, plain, with_strings
+from .arrow_text import BROKEN, as_bytes, check_memory, is_safe_text, is_text, plain, with_strings
 from .batches import Columns, Decoded, Limits, Rejects, no_events
 from .decode_json import TIME_END_US, is_meter_name
 from .row_json import row_texts
@@ -24,6 +24,10 @@ TEXTS = ("source", *DIMENSIONS)
 _KNOWN = ("id", "time", *TEXTS)
 _ENVELOPE = ("type", "specversion")
 _UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+# What a batch damaged in a way that its own validation does not see makes Arrow raise; a column's name that is not
+# UTF-8 too. Not MemoryError: that is not the batch's fault.
+_UNREADABLE = (*BROKEN, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -60,6 +64,13 @@ class Draft:
 
 def decode_columns(item: Columns, limits: Limits, now_us: int) -> Decoded:
     """One batch of rows to events and rejects; never raises for what is in the columns."""
+    try:
+        return _decode(item, limits, now_us)
+    except _UNREADABLE as error:
+        return _reject_all(item, f"Arrow cannot read the columns: {error}")
+
+
+def _decode(item: Columns, limits: Limits, now_us: int) -> Decoded:
     table = item.table
     layout = _sort_columns(table, limits)
     draft = None if layout.flaws else _draft(layout, table.num_rows, limits, now_us)
@@ -82,6 +93,14 @@ def decode_columns(item: Columns, limits: Limits, now_us: int) -> Decoded:
         kept = _filtered(draft, layout, good)
         events = _events(kept, np.flatnonzero(good) + item.row, limits, layout)
     return Decoded(item.origin, events, rejected, table.num_rows, layout.unknown)
+
+
+def _reject_all(item: Columns, detail: str) -> Decoded:
+    rows = item.table.num_rows
+    rejected = Rejects(item.origin)
+    for row, payload in enumerate(row_texts(item.table, np.arange(rows))):
+        rejected.add(item.row + row, RejectReason.SCHEMA_MISMATCH, detail, payload)
+    return Decoded(item.origin, no_events(), rejected.batch(), rows, 0)
 
 
 # --- which column is what ------------------------------------------------------------------------------
@@ -140,27 +159,13 @@ def _column_flaw(field: pa.Field, limits: Limits) -> str:
 def _check_content(layout: Layout, name: str, array: pa.Array) -> None:
     """Notes a column that is unsafe to read (offsets or codes out of bounds), or has texts not in UTF-8."""
     try:
-        array.validate(full=True)
-    except pa.ArrowInvalid as error:
-        if is_text(array.type) and _is_safe_text(array):
+        check_memory(array)
+    except BROKEN as error:
+        if is_safe_text(array):
             layout.not_utf8.add(name)
         else:
             detail = f"column {name} is corrupt: {error}; write the file again"
             layout.flaws.append((RejectReason.SCHEMA_MISMATCH, detail))
-
-
-def _is_safe_text(array: pa.Array) -> bool:
-    """Whether a text column that is not valid is so for its UTF-8 alone."""
-    if pa.types.is_dictionary(array.type):
-        codes, texts = pc.min_max(array.indices).as_py(), array.dictionary
-        if codes["max"] is not None and not 0 <= codes["min"] <= codes["max"] < len(texts):
-            return False
-        array = texts
-    try:
-        as_bytes(array).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _invalid_utf8(strings: pa.Array) -> Mask:
@@ -380,9 +385,7 @@ def _fault_quantities(draft: Draft, name: str, array: pa.Array, limits: Limits) 
     filled = array.fill_null(0)
     unsigned = pa.types.is_uint64(array.type)
     values = filled.to_numpy() if unsigned else filled.cast(pa.int64()).to_numpy()
-    _fault(
-        draft, RejectReason.NEGATIVE_QUANTITY, values < 0, lambda row: f"{name}: {values[row]} is negative"
-    )
+    _fault(draft, RejectReason.NEGATIVE_QUANTITY, values < 0, lambda row: f"{name}: {values[row]} is negative")
     _fault(
         draft,
         RejectReason.QUANTITY_TOO_LARGE,

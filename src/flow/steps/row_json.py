@@ -6,12 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .arrow_text import as_bytes, is_text, plain, with_strings
+from .arrow_text import as_bytes, check_memory, is_safe_text, is_text, plain, with_strings
 
 
 def row_texts(table: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> list[bytes]:
     """Each row as a JSON object of all its columns, in column order (a repeated name stands twice)."""
-    names = [json.dumps(name) for name in table.schema.names]
+    try:
+        names = [json.dumps(name) for name in table.schema.names]
+    except UnicodeDecodeError:  # then Arrow gives the columns neither
+        return [b"{}"] * len(rows)
     columns = [_values(array, rows) for array in table.columns]
     texts = []
     for values in zip(*columns, strict=True):
@@ -23,12 +26,13 @@ def row_texts(table: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> list[bytes]
 def _values(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str]:
     """The values of a column as JSON text; a column that cannot be read at all says so in their place."""
     try:
-        array.validate(full=True)
+        check_memory(array)
         array = with_strings(array) if is_text(array.type) else array
         return _texts(plain(array.take(pa.array(rows))))
     except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
-        texts = _broken_texts(array, rows) if is_text(array.type) else None
-        return texts if texts is not None else [json.dumps(f"unreadable: {error}")] * len(rows)
+        if is_safe_text(array):
+            return _broken_texts(array, rows)
+        return [json.dumps(f"unreadable: {error}")] * len(rows)
 
 
 def _texts(array: pa.Array) -> list[str]:
@@ -57,13 +61,8 @@ def _other(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _broken_texts(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str] | None:
-    """Texts that are not UTF-8, their bytes as they are; None where offsets or codes are broken too."""
-    try:
-        view = as_bytes(plain(with_strings(array)))
-        view.validate(full=True)
-    except (pa.ArrowException, ValueError):
-        return None
-    values = view.take(pa.array(rows)).to_pylist()
+def _broken_texts(array: pa.Array, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Texts of which some are not UTF-8, their bytes as they are."""
+    values = as_bytes(plain(with_strings(array))).take(pa.array(rows)).to_pylist()
     texts = [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
     return [json.dumps(text, ensure_ascii=False) for text in texts]
