@@ -57,9 +57,7 @@ def write_rows(tmp_path: Path) -> WriteRows:
 
 
 @pytest.fixture
-def insert_rows(
-    client: StoreClient, write_rows: WriteRows
-) -> Callable[[str, Sequence[dict[str, Any]]], None]:
+def insert_rows(client: StoreClient, write_rows: WriteRows) -> Callable[[str, Sequence[dict[str, Any]]], None]:
     """insert_rows(table, rows): one block, with a token of its own."""
     tokens = count()
 

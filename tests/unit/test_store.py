@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pytest
 import typer
+from clickhouse_connect.driver.exceptions import DatabaseError
 from pyarrow import ipc
 from typer.testing import CliRunner
 
@@ -81,9 +82,9 @@ def test_reading_makes_no_tables_and_no_folders(store: Store, tmp_path: Path) ->
     with connect(store) as writer, connect(store, readonly=True) as reader:
         with pytest.raises(StoreError, match="holds no Tallyflow tables yet; run `tallyflow run` first"):
             check_schema(reader)
-        assert writer.rows(
-            "SELECT count() FROM system.databases WHERE name = {d:String}", {"d": store.database}
-        ) == [(0,)]
+        assert writer.rows("SELECT count() FROM system.databases WHERE name = {d:String}", {"d": store.database}) == [
+            (0,)
+        ]
     absent = Store(kind="chdb", path=tmp_path / "absent")
     with pytest.raises(StoreError, match="holds no Tallyflow tables yet"):
         connect(absent, readonly=True)
@@ -114,9 +115,7 @@ def test_every_table_that_counts_remembers_tokens_and_syncs(client: StoreClient)
 # ---- Publishing --------------------------------------------------------------------------------
 
 
-def test_a_block_arrives_once_however_often_it_is_published(
-    client: StoreClient, write_rows: WriteRows
-) -> None:
+def test_a_block_arrives_once_however_often_it_is_published(client: StoreClient, write_rows: WriteRows) -> None:
     path = write_rows("rollup_minute", [ROW, NEXT_MONTH])
     for _ in range(3):
         insert_arrow_file(client, "rollup_minute", ROLLUP.names, path, "lineage-writer-1")
@@ -195,9 +194,7 @@ def test_a_block_that_could_make_a_merge_wrap_stops_the_job(
     assert client.rows("SELECT count() FROM rollup_day") == [(0,)]
 
 
-def test_a_path_that_the_engine_would_read_as_a_pattern_is_refused(
-    client: StoreClient, tmp_path: Path
-) -> None:
+def test_a_path_that_the_engine_would_read_as_a_pattern_is_refused(client: StoreClient, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="rename the directory"):
         insert_arrow_file(client, "keys", ["key"], tmp_path / "{a,b}" / "x.arrow", "t")
 
@@ -262,9 +259,7 @@ def test_a_second_store_in_one_process_is_refused(client: StoreClient, tmp_path:
         connect(Store(kind="chdb", path=tmp_path / "second"))
 
 
-def test_clients_of_one_process_share_a_store(
-    client: StoreClient, store: Store, write_rows: WriteRows
-) -> None:
+def test_clients_of_one_process_share_a_store(client: StoreClient, store: Store, write_rows: WriteRows) -> None:
     with connect(store) as second:
         check_schema(second)
         insert_arrow_file(second, "rollup_minute", ROLLUP.names, write_rows("rollup_minute", [ROW]), "t")
@@ -274,16 +269,12 @@ def test_clients_of_one_process_share_a_store(
 def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(
-            StoreError, match=r"a file, not a directory; choose another directory in `store:`"
-        ):
+        with pytest.raises(StoreError, match=r"a file, not a directory; choose another directory in `store:`"):
             connect(Store(kind="chdb", path=path))
 
 
 def test_a_server_that_is_not_there() -> None:
-    with pytest.raises(
-        StoreUnavailable, match=r"clickhouse://me@127\.0\.0\.1:1/x: no answer .*is the server up"
-    ):
+    with pytest.raises(StoreUnavailable, match=r"clickhouse://me@127\.0\.0\.1:1/x: no answer .*is the server up"):
         connect(Store(kind="clickhouse", host="127.0.0.1", port=1, user="me", database="x"))
 
 
@@ -316,6 +307,7 @@ def test_errors_by_code(code: int, kind: type[StoreError], match: str) -> None:
 
 def test_first_lines() -> None:
     assert first_line("Code: 1. DB::Exception: Code: 2. DB::Exception: No. Stack trace: x") == "No"
+    assert first_line("HTTP driver received error 1\n Code: 1. DB::Exception: No. (X) (version 1)\nx") == "No. (X)"
     assert quote_text("a'b\\") == "'a\\'b\\\\'"
 
 
@@ -343,7 +335,7 @@ ALL_TYPES = """
 SELECT toInt128('-170141183460469231731687303715884105728') AS wide, CAST('0.6', 'Decimal(38, 15)') AS amount,
     toUInt64(18446744073709551615) AS events, toDateTime('2026-11-01 00:00:00', 'UTC') AS window_start,
     toDateTime64('2026-11-01 00:00:00.5', 6, 'UTC') AS seen_at, unhex('61ff') AS payload,
-    [toUInt128(1)] AS many, NULL AS nothing, toUInt8(7) AS small, 'a,"b' AS text
+    [toUInt128(1)] AS many, NULL AS nothing, CAST(NULL, 'Nullable(UInt64)') AS none, toUInt8(7) AS small, 'a,"b' AS text
 """
 
 
@@ -359,12 +351,13 @@ def test_answers_are_ready_for_json(client: StoreClient) -> None:
         "payload": "a�",
         "many": ["1"],
         "nothing": None,
+        "none": None,
         "small": 7,
         "text": 'a,"b',
     }
     header, line = as_csv(answer).splitlines()
     assert header.startswith("wide,amount,events,window_start")
-    assert line.endswith('"[""1""]",,7,"a,""b"')
+    assert line.endswith('"[""1""]",,,7,"a,""b"')
     assert json.loads(as_json(client.answer("SELECT 1 AS x WHERE 0"))) == []
 
 
@@ -381,9 +374,7 @@ def test_queries_that_read(query: str, statement: str) -> None:
     assert check_query(query) == statement
 
 
-@pytest.mark.parametrize(
-    "query", ["INSERT INTO keys VALUES (1)", "drop table keys", "", "-- x", "SELECT 1 FORMAT CSV"]
-)
+@pytest.mark.parametrize("query", ["INSERT INTO keys VALUES (1)", "drop table keys", "", "-- x", "SELECT 1 FORMAT CSV"])
 def test_queries_that_do_not(query: str) -> None:
     with pytest.raises(ConfigError, match=r"^sql: "):
         check_query(query)
@@ -393,9 +384,7 @@ def test_the_sql_command(store_path: Path, tmp_path: Path) -> None:
     store = Store(kind="chdb", path=store_path)
     (tmp_path / "prices.yaml").write_text("currency: USD\nprices: []\n")
     config = tmp_path / "config.yaml"
-    config.write_text(
-        f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: s\n"
-    )
+    config.write_text(f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: s\n")
     app = typer.Typer()
     app.command()(sql)
 
@@ -436,9 +425,14 @@ def http_server(client: StoreClient) -> Iterator[tuple[int, list[dict[str, str]]
         def do_POST(self) -> None:
             parameters = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             body = self._body()
-            with lock:
-                answer = self._execute(parameters, body)
-            self.send_response(200)
+            try:
+                with lock:
+                    answer = self._execute(parameters, body)
+                self.send_response(200)
+            except DatabaseError as error:
+                answer = str(error).encode()
+                self.send_response(500)
+                self.send_header("X-ClickHouse-Exception-Code", str(error.code))
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -448,10 +442,9 @@ def http_server(client: StoreClient) -> Iterator[tuple[int, list[dict[str, str]]
         def _body(self) -> bytes:
             if "Content-Length" in self.headers:
                 return self.rfile.read(int(self.headers["Content-Length"]))
-            body = b""
-            while self.headers.get("Transfer-Encoding") == "chunked" and (
-                size := int(self.rfile.readline(), 16)
-            ):
+            body, size = b"", 1
+            while size and self.headers.get("Transfer-Encoding") == "chunked":
+                size = int(self.rfile.readline(), 16)
                 body += self.rfile.read(size)
                 self.rfile.readline()
             return body
@@ -471,9 +464,8 @@ def http_server(client: StoreClient) -> Iterator[tuple[int, list[dict[str, str]]
             with tempfile.NamedTemporaryFile() as file:
                 file.write(body)
                 file.flush()
-                client.command(
-                    f"{target} FROM INFILE {quote_text(file.name)} COMPRESSION 'none' "
-                    f"SETTINGS {settings} FORMAT {form}"
+                client.native.command(
+                    f"{target} FROM INFILE {quote_text(file.name)} COMPRESSION 'none' SETTINGS {settings} FORMAT {form}"
                 )
             return b""
 
@@ -491,12 +483,10 @@ def http_server(client: StoreClient) -> Iterator[tuple[int, list[dict[str, str]]
         thread.join()
 
 
-def test_a_block_goes_to_a_server_with_every_setting(
-    client: StoreClient, store: Store, write_rows: WriteRows
-) -> None:
+def test_a_block_goes_to_a_server_with_every_setting(client: StoreClient, store: Store, write_rows: WriteRows) -> None:
     path = write_rows("rollup_minute", [ROW])
     with http_server(client) as (port, inserts):
-        remote = Store(kind="clickhouse", host="127.0.0.1", port=port, database=store.database)
+        remote = Store(kind="clickhouse", host="127.0.0.1", port=port, user="me", database=store.database)
         with connect(remote) as server:
             for _ in range(2):
                 insert_arrow_file(server, "rollup_minute", ROLLUP.names, path, "the token")
@@ -508,3 +498,16 @@ def test_a_block_goes_to_a_server_with_every_setting(
             "deduplicate_insert": "enable",
         }.items() <= sent.items()
         assert sent["wait_for_async_insert"] == "1"
+
+
+def test_errors_of_a_server_are_the_same_line(client: StoreClient, store: Store, write_rows: WriteRows) -> None:
+    path = write_rows("rollup_minute", [ROW | {"a3": 2**100}])
+    with http_server(client) as (port, _):
+        remote = Store(kind="clickhouse", host="127.0.0.1", port=port, user="me", database=store.database)
+        with connect(remote) as server:
+            with pytest.raises(OverflowStop):
+                insert_arrow_file(server, "rollup_minute", ROLLUP.names, path, "t")
+            with pytest.raises(StoreError) as caught:
+                server.rows("SELECT x FROM nowhere")
+    line = f"store clickhouse://me@127.0.0.1:{port}/{store.database}: Unknown table expression identifier 'nowhere'"
+    assert str(caught.value) == line

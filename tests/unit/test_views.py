@@ -44,9 +44,7 @@ def start_of(grain: str, at_s: int) -> int:
     return (start - EPOCH) // timedelta(seconds=1)
 
 
-def key_row(
-    customer: str, key: int, meters: list[str], unpriced: int = 0, **dimensions: str
-) -> dict[str, Any]:
+def key_row(customer: str, key: int, meters: list[str], unpriced: int = 0, **dimensions: str) -> dict[str, Any]:
     padded = meters + [""] * (4 - len(meters))
     row = {"customer": customer, "key": key, "currency": "USD", "meters": padded, "unpriced": unpriced}
     return {**NO_DIMENSIONS, **row, **dimensions}
@@ -68,9 +66,7 @@ def random_usage(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     rng = random.Random(seed)
     keys = []
     for number in range(24):
-        chosen = rng.sample(
-            ["input_tokens", "output_tokens", "reasoning_tokens", "images"], rng.randint(1, 3)
-        )
+        chosen = rng.sample(["input_tokens", "output_tokens", "reasoning_tokens", "images"], rng.randint(1, 3))
         meters = ["requests", *chosen] if number % 3 else chosen
         keys.append(
             key_row(

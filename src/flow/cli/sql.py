@@ -92,9 +92,7 @@ def print_table(answer: Answer, console: Console) -> None:
         table.add_row(*(Text(printable(_cell(value)) if value != "" else "") for value in row))
     console.print(table)
     if len(answer.rows) > PRETTY_ROWS_MAX:
-        typer.echo(
-            f"{PRETTY_ROWS_MAX:,} of {len(answer.rows):,} rows; --format json or csv gives all", err=True
-        )
+        typer.echo(f"{PRETTY_ROWS_MAX:,} of {len(answer.rows):,} rows; --format json or csv gives all", err=True)
 
 
 def _cell(value: Any) -> str:

@@ -21,7 +21,7 @@ from ..config import Store
 from ..errors import OverflowStop, StoreError, TallyflowError
 
 
-class StoreUnavailable(StoreError):  # noqa: N818 - reads like its neighbours in errors.py
+class StoreUnavailable(StoreError):
     """The store did not answer or asked to be tried again: the one StoreError that a retry may mend."""
 
 
@@ -137,14 +137,12 @@ class StoreClient:
         for index, column_type in enumerate(types):
             # 64-bit integers come quoted together with the wide ones; only those past 64 bits stay text
             # (DESIGN 3.5).
-            if column_type in ("Int64", "UInt64"):
+            if column_type.removeprefix("Nullable(").rstrip(")") in ("Int64", "UInt64"):
                 for row in rows:
-                    row[index] = int(row[index])
+                    row[index] = row[index] if row[index] is None else int(row[index])
         return Answer([column["name"] for column in parsed["meta"]], types, rows)
 
-    def insert_file(
-        self, table: str, columns: Sequence[str], path: Path, settings: Mapping[str, str]
-    ) -> None:
+    def insert_file(self, table: str, columns: Sequence[str], path: Path, settings: Mapping[str, str]) -> None:
         """Insert an Arrow IPC file as it lies on disk; publish.py says with which settings."""
         try:
             if self.embedded:
@@ -177,9 +175,7 @@ class StoreClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def _error(self, error: Exception) -> TallyflowError:
@@ -226,9 +222,7 @@ def translate(error: Exception, label: str) -> TallyflowError:
     if code == _CODE_READONLY:
         return StoreError(f"store {label}: this command only reads; the statement would change something")
     if code in _CODES_OF_A_FULL_DISK or "No space left on device" in text:
-        return StoreError(
-            f"store {label}: the disk is full; free some space, then run again: nothing is lost"
-        )
+        return StoreError(f"store {label}: the disk is full; free some space, then run again: nothing is lost")
     if code == _CODE_VIOLATED_CONSTRAINT and "sums_cannot_wrap" in text:
         return OverflowStop(
             f"store {label}: one block holds a quantity or amount of 2^100 or more for one key and window; "
@@ -237,19 +231,17 @@ def translate(error: Exception, label: str) -> TallyflowError:
     if code in _CODES_WORTH_A_RETRY:
         return StoreUnavailable(f"store {label}: {text}")
     if code is None and type(error).__name__ == "OperationalError":  # clickhouse-connect: no answer over HTTP
-        return StoreUnavailable(
-            f"store {label}: no answer ({text}); is the server up, and the address right?"
-        )
+        return StoreUnavailable(f"store {label}: no answer ({text}); is the server up, and the address right?")
     return StoreError(f"store {label}: {text}")
 
 
 def first_line(message: str) -> str:
     """The engine's message without its code, version and stack trace."""
-    line = message.strip().split("\n")[0]
-    line = line.rsplit("DB::Exception: ", 1)[-1]
-    for end in (". Stack trace", ", Stack trace", ": In scope ", " (version "):
+    lines = message.strip().split("\n")
+    line = next((line for line in lines if "DB::Exception: " in line), lines[0]).rsplit("DB::Exception: ", 1)[-1]
+    for end in (". Stack trace", ", Stack trace", " In scope ", " (version ", " (for url "):
         line = line.split(end)[0]
-    return line.rstrip(". ")
+    return line.rstrip(":. ")
 
 
 def _connect_server(store: Store) -> StoreClient:
@@ -285,9 +277,7 @@ def _connect_embedded(store: Store, readonly: bool) -> StoreClient:
     import clickhouse_connect
 
     try:
-        native = clickhouse_connect.get_client(
-            interface="chdb", path=str(path), chdb_options=dict(ENGINE_OPTIONS)
-        )
+        native = clickhouse_connect.get_client(interface="chdb", path=str(path), chdb_options=dict(ENGINE_OPTIONS))
     except Exception as error:
         raise _open_error(error, path, label) from error
     return StoreClient(native, label, store.database, embedded=True)
@@ -308,9 +298,7 @@ def _make_directory(path: Path, label: str) -> None:
             errno.EEXIST: "that is a file, not a directory",
             errno.ENOTDIR: "part of that path is a file, not a directory",
         }.get(error.errno or 0, os.strerror(error.errno or 0))
-        raise StoreError(
-            f"store {label}: {reason}; choose another directory in `store:`, or mend this one"
-        ) from error
+        raise StoreError(f"store {label}: {reason}; choose another directory in `store:`, or mend this one") from error
 
 
 def _refuse_if_in_use(path: Path, label: str) -> None:
@@ -321,9 +309,7 @@ def _refuse_if_in_use(path: Path, label: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StoreError(
-            f"store {label}: no permission to write there; run as the owner of the directory"
-        ) from error
+        raise StoreError(f"store {label}: no permission to write there; run as the owner of the directory") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -351,9 +337,7 @@ def _in_use(label: str, owner: int | None) -> StoreError:
 def _open_error(error: Exception, path: Path, label: str) -> TallyflowError:
     text = str(error)
     if "already initialized with path" in text:
-        return StoreError(
-            f"store {label}: this process has another embedded store open; it can hold one at a time"
-        )
+        return StoreError(f"store {label}: this process has another embedded store open; it can hold one at a time")
     if "Error initializing EmbeddedServer: ." in text:
         return _in_use(label, _owner(path / "status"))
     return translate(error, label)

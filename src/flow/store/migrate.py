@@ -84,8 +84,6 @@ def _steps() -> dict[int, list[str]]:
     for file in resources.files(__package__).joinpath("ddl").iterdir():
         match = _FILE_NAME.fullmatch(file.name)
         if match:
-            sql = "\n".join(
-                line for line in file.read_text("utf-8").splitlines() if not line.startswith("--")
-            )
+            sql = "\n".join(line for line in file.read_text("utf-8").splitlines() if not line.startswith("--"))
             steps[int(match[1])] = [part.strip() for part in sql.split(";\n") if part.strip(" \n;")]
     return steps

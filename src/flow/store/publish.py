@@ -37,9 +37,7 @@ INSERT_SETTINGS: dict[str, str] = {
 """Everything that the effect of an insert depends on; nothing is left to the server's profile."""
 
 
-def insert_arrow_file(
-    client: StoreClient, table: str, columns: Sequence[str], path: Path, token: str
-) -> None:
+def insert_arrow_file(client: StoreClient, table: str, columns: Sequence[str], path: Path, token: str) -> None:
     """Insert the rows of an Arrow IPC file; with a token that the table has seen this does nothing.
 
     Args:

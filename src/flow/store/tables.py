@@ -37,9 +37,7 @@ KEYS = _schema(
     region=_TEXT,
     service_tier=_TEXT,
     currency=_TEXT,
-    meters=pa.list_(
-        pa.field("item", pa.string(), nullable=False)
-    ),  # always SLOTS names, '' for an empty slot
+    meters=pa.list_(pa.field("item", pa.string(), nullable=False)),  # always SLOTS names, '' for an empty slot
     unpriced=pa.uint8(),
 )
 

@@ -59,9 +59,7 @@ def usage_of_customer(
     Args:
         levels: some of LEVELS, none twice.
     """
-    view = (
-        "usage_by_minute" if "minute" in levels else "usage_by_hour" if "hour" in levels else "usage_by_day"
-    )
+    view = "usage_by_minute" if "minute" in levels else "usage_by_hour" if "hour" in levels else "usage_by_day"
     values = ", ".join(f"toString({_COLUMNS.get(level, level)})" for level in levels)
     sql = _SQL.format(view=view, values=values or "''")
     rows = client.rows(sql, {"customer": customer, "start_s": start_s, "end_s": end_s})
