@@ -33,6 +33,7 @@ METERS_PER_EVENT_MAX = 1024
 cdef enum:
     STORE_SLOTS = 4
     METERS_MAX = 1024
+    RAW_SHAPES_MAX = 4096  # 25 MB; a producer that shuffles its meters has as many orders as it has events
     BLOCK = 32
     HEADER = 32
     FIRST_ENTRIES = 4096
@@ -237,7 +238,7 @@ cdef class Combiner:
     cdef Shape *shapes
     cdef int64_t shape_count
     cdef RawShape *raw_shapes
-    cdef int64_t raw_count
+    cdef readonly int64_t raw_count
     cdef uint32_t *raw_table  # raw shape + 1, by its items
     cdef uint64_t raw_mask
     cdef dict shape_by_meters
@@ -318,6 +319,9 @@ cdef class Combiner:
             self.shape_meters.append(meters)
             self.slot_hashes.append(self._slot_hashes(meters))
             self.shape_count += 1
+        if self.raw_count == RAW_SHAPES_MAX:
+            self.raw_count = 0
+            self._index_raw_shapes(256)
         self.raw_shapes = <RawShape *>_grown(self.raw_shapes, (self.raw_count + 1) * sizeof(RawShape))
         raw = &self.raw_shapes[self.raw_count]
         raw.count = k

@@ -30,7 +30,7 @@ cdef enum:
     V_DUPLICATE = 1
     V_CONFLICTING = 2
     V_LATE = 3
-    SEGMENTS_MAX = 256
+    SEGMENTS_MAX = 1280  # dedup.generations may be 1000; the rest is for segments that fill up within a slice
     LOOKAHEAD = 16
     BLOCK_BYTES = 32
     FIRST_SLOTS = 4096
@@ -311,6 +311,8 @@ cdef class FingerprintSet:
         memset(counts, 0, sizeof(counts))
         if self.count == 0:
             self._check(self._open(1, FIRST_SLOTS))
+        elif self.segments[self.count - 1].blocks:  # restored without an active one
+            self._check(self._open(self.segments[self.count - 1].number + 1, FIRST_SLOTS))
         if self.journal_used + rows > self.journal_size:
             larger = <Slot *>realloc(self.journal, (self.journal_used + rows) * 2 * sizeof(Slot))
             if larger == NULL:
@@ -363,6 +365,8 @@ cdef class FingerprintSet:
         cdef int error = 0
         if records.shape[0] % <int64_t>sizeof(Slot):
             raise ValueError("a segment's records must be whole")
+        if self.count and not self.segments[self.count - 1].blocks:
+            raise ValueError("segments are restored oldest first, the active one last")
         while <uint64_t>n * 4 >= slots * 3:
             slots *= 2
         self._check(self._open(number, slots))

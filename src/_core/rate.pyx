@@ -105,6 +105,8 @@ cdef class RateTable:
         cdef uint64_t i, size
         if len(timeline_of) != self.meters:
             raise ValueError("one timeline a book meter is expected")
+        if packed + 1 == 0:
+            raise ValueError("this combination of classes would look like an empty slot")
         if <uint64_t>(self.used + 1) * 2 > self.mask + 1:
             old, size = self.table, self.mask + 1
             self.table = <Combination *>calloc(size * 2, sizeof(Combination))

@@ -1,11 +1,12 @@
-"""The only door to the native package: typed wrappers that take and give Arrow, and the only place where addresses are taken.
+"""The only door to the native package: typed wrappers that take and give Arrow; addresses are taken nowhere else.
 
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -24,7 +25,7 @@ if _core.ABI != 1 or Path(_core.__file__).parent.parent != Path(__file__).parent
     raise ImportError(f"{_core.__file__} is not the native part of {__file__}; run `make build`")
 
 SLOTS = _combine.SLOTS
-Rows = pa.Buffer | None
+Rows: TypeAlias = pa.Buffer | None
 """A selection: uint32 row numbers of a batch, or None for all of its rows in order."""
 
 
@@ -34,8 +35,6 @@ def _address(buffer: pa.Buffer | None) -> int:
 
 def _codes(column: pa.DictionaryArray) -> int:
     """The address of the int32 codes of a dictionary column."""
-    if column.offset:
-        raise ValueError("a kernel reads whole arrays, not slices")
     return int(column.indices.buffers()[1].address) if len(column) else 0
 
 
@@ -64,11 +63,19 @@ class _Usage(NamedTuple):
 
 
 def _usage(events: pa.RecordBatch) -> _Usage:
+    """Raises ValueError for a batch of which a kernel, which sees addresses only, would read other rows."""
+    if events.schema != EVENTS:
+        raise ValueError(f"a kernel reads EVENTS, not {events.schema}")
     usage = events.column("usage")
     items = usage.values
     meter, quantity = items.field("meter"), items.field("quantity")
+    for column in (*events.columns, items, meter, quantity):
+        if column.offset:
+            raise ValueError("a kernel reads whole arrays, not slices")
+        if column.null_count:
+            raise ValueError("a kernel reads columns without nulls")
     return _Usage(
-        usage.buffers()[1].address, _codes(meter), _address(quantity.buffers()[1]), len(items), meter.dictionary
+        _address(usage.buffers()[1]), _codes(meter), _address(quantity.buffers()[1]), len(items), meter.dictionary
     )
 
 
@@ -83,6 +90,7 @@ class Identity(NamedTuple):
 def identify(events: pa.RecordBatch) -> Identity:
     """Fingerprint (source, id), payload hash (dimensions, usage) and dimensions hash of each row of EVENTS."""
     rows = events.num_rows
+    usage = _usage(events)
     identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(3)))
     if not rows:
         return identity
@@ -94,7 +102,6 @@ def identify(events: pa.RecordBatch) -> Identity:
     )
     columns = [events.column(name) for name in DIMENSIONS]
     dim_hashes = [_name_hashes(column.dictionary) for column in columns]
-    usage = _usage(events)
     meter_hashes = _name_hashes(usage.names)
     _hash.payload_hashes(
         rows,
@@ -117,7 +124,7 @@ def split_by_shard(fingerprint: pa.Buffer, shards: int) -> list[tuple[pa.Buffer,
     order = pa.allocate_buffer(4 * rows)
     _hash.shard_rows(rows, fingerprint.address, shards, starts.address, order.address)
     bounds = memoryview(starts).cast("b").cast("q")
-    return [(order.slice(4 * lo, 4 * (hi - lo)), hi - lo) for lo, hi in zip(bounds, bounds[1:], strict=False)]
+    return [(order.slice(4 * lo, 4 * (hi - lo)), hi - lo) for lo, hi in pairwise(bounds)]
 
 
 class Verdicts(NamedTuple):
@@ -140,6 +147,8 @@ class FingerprintSet:
 
     def judge(self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int) -> Verdicts:
         """Judges the selected rows, in order, and remembers the new ones. Raises MemoryError."""
+        if event_time_us.offset:
+            raise ValueError("a kernel reads whole arrays, not slices")
         verdicts = pa.allocate_buffer(count)
         chosen = _address(rows)
         new, duplicate, conflicting, late = self._set.judge(
@@ -383,6 +392,7 @@ class Combiner:
     def forget_keys(self) -> None:
         """The next block begins with no key known."""
         self._combiner.forget_keys()
+        self._meter_hashes = {}
 
 
 # --- decode --------------------------------------------------------------------------------------------
@@ -457,9 +467,7 @@ def interleaved_usage(meters: dict[str, pa.Array], rows: int, quantity_max: int)
     offsets = pa.allocate_buffer(4 * (rows + 1))
     codes = pa.allocate_buffer(4 * rows * len(columns))
     quantities = pa.allocate_buffer(8 * rows * len(columns))
-    items = _columns.interleave(
-        columns, rows, quantity_max, offsets.address, codes.address, quantities.address
-    )
+    items = _columns.interleave(columns, rows, quantity_max, offsets.address, codes.address, quantities.address)
     if items < 0:
         return None
     return usage_lists(rows, offsets, codes, quantities, items, pa.array(list(meters), pa.string()))

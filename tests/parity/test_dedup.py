@@ -1,0 +1,316 @@
+"""Goal: the dedup kernel is tests.oracle.dedup, however the stream is cut and whenever the set is stored and restored.
+
+Method: crafted fingerprints (equal words, equal Bloom bits, equal slots) and random streams on a small scale, where
+every rule is met often; then many segments on a larger one.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tests.oracle.batches import PROPERTY, event_batch, judged, numbers, plain_event, selection, wide
+from tests.oracle.dedup import CONFLICTING, DUPLICATE, LATE, NEW, DedupOracle, Row
+
+from _core import dedup as kernel
+from flow.kernels import FingerprintSet, Identity
+
+RECORD_BYTES = 24
+UNBOUNDED = 1 << 26
+
+
+class Kernel:
+    """A kernel set whose journal goes to `disk`: by segment number, when it was sealed and its records."""
+
+    def __init__(self, horizon_us: int | None, slice_us: int, segment_ids_max: int = UNBOUNDED) -> None:
+        self.limits = (-1 if horizon_us is None else horizon_us, slice_us, segment_ids_max)
+        self.set = kernel.FingerprintSet(*self.limits)
+        self.disk: dict[int, tuple[int, bytes]] = {}
+
+    def judge(self, rows: Sequence[Row], chosen: Sequence[int] | None = None) -> list[int]:
+        """Verdicts of the chosen rows; checks the counts that the kernel gives with them."""
+        fingerprint, payload = wide(row[0] for row in rows), wide(row[1] for row in rows)
+        times = pa.array([row[2] for row in rows], pa.int64()).buffers()[1]
+        picked = None if chosen is None else selection(chosen)
+        count = len(rows) if chosen is None else len(chosen)
+        verdicts = pa.allocate_buffer(count)
+        counts = self.set.judge(
+            count,
+            picked.address if picked else 0,
+            fingerprint.address,
+            payload.address,
+            times.address,
+            verdicts.address,
+        )
+        given_verdicts = list(bytes(verdicts))
+        assert list(counts) == [given_verdicts.count(v) for v in (NEW, DUPLICATE, CONFLICTING, LATE)]
+        return given_verdicts
+
+    def store(self) -> None:
+        for number, sealed_at_us, records in self.set.take_journal():
+            assert len(records) % RECORD_BYTES == 0
+            self.disk[number] = (sealed_at_us, self.disk.get(number, (-1, b""))[1] + records)
+        for number in self.set.take_retired():
+            del self.disk[number]
+
+    def restart(self) -> None:
+        """Everything in memory is lost, and comes back from disk."""
+        self.store()
+        watermark_us, count = self.set.watermark_us, len(self.set)
+        self.set = kernel.FingerprintSet(*self.limits)
+        for number, (sealed_at_us, records) in sorted(self.disk.items()):
+            self.set.restore(number, sealed_at_us, records)
+        self.set.restore_watermark(watermark_us)
+        assert len(self.set) == count
+
+
+def cut(rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[Sequence[Row]]:
+    bounds = [0, *sorted(min(size, len(rows)) for size in sizes), len(rows)]
+    for lo, hi in pairwise(bounds):
+        yield rows[lo:hi]
+
+
+# Fingerprints that are alike where the kernel looks: 0 marks an empty slot; equal low words stand in one slot; equal
+# high words and equal upper halves of the low words have the same Bloom block and bits.
+POOL = (
+    [0, 1, 2, 2**64, 2**64 + 1, 2**128 - 1, 2**127, (2**64 - 1) << 64, 2**64 - 1]
+    + [n << 64 | 77 for n in range(6)]
+    + [9 << 64 | 5 << 32 | n for n in range(6)]
+    + [n << 64 | n << 12 for n in range(6)]
+)
+HOURS = st.integers(0, 30)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Row]:
+    """Rows whose times wander forwards, with steps back and now and then a leap."""
+    now_us = draw(st.sampled_from([0, 1000]))
+    rows = []
+    for _ in range(draw(st.integers(0, 60))):
+        now_us += draw(st.sampled_from([0, 0, 1, 2, 5, 9, 10, 11, 40]))
+        time_us = max(now_us - draw(st.sampled_from([0, 0, 0, 1, 10, 30, 100])), 0)
+        rows.append((draw(st.sampled_from(POOL)), draw(st.sampled_from([0, 1, 2**64 + 1, 2**64 - 1])), time_us))
+    return rows
+
+
+LIMITS = st.tuples(
+    st.sampled_from([None, 0, 1, 10, 30, 100, 2**62]),
+    st.sampled_from([1, 3, 10, 30, 1000]),
+    st.sampled_from([1, 2, 3, 7, UNBOUNDED]),
+)
+CUTS = st.lists(st.integers(0, 60), max_size=6)
+
+
+@PROPERTY
+@given(streams(), LIMITS, CUTS)
+def test_kernel_is_oracle(rows: list[Row], limits: tuple[int | None, int, int], cuts: list[int]) -> None:
+    truth, tested = DedupOracle(*limits), Kernel(*limits)
+    for part in cut(rows, cuts):
+        assert tested.judge(part) == truth.judge(part)
+        assert tested.set.watermark_us == truth.watermark_us
+        assert len(tested.set) == len(truth)
+    assert tested.set.take_retired() == truth.retired
+
+
+@PROPERTY
+@given(streams(), LIMITS, CUTS, CUTS)
+def test_verdicts_do_not_depend_on_the_cut(
+    rows: list[Row], limits: tuple[int | None, int, int], one: list[int], other: list[int]
+) -> None:
+    """Not even those of a batch that the watermark crosses a slice in the middle of."""
+    sets = [Kernel(*limits), Kernel(*limits)]
+    verdicts = [
+        [verdict for part in cut(rows, cuts) for verdict in tested.judge(part)]
+        for tested, cuts in zip(sets, (one, other), strict=True)
+    ]
+    assert verdicts[0] == verdicts[1]
+    for tested in sets:
+        tested.store()
+    assert sets[0].disk == sets[1].disk
+
+
+@PROPERTY
+@given(streams(), LIMITS, CUTS, st.lists(st.booleans(), min_size=7, max_size=7), st.booleans())
+@example([(0, 0, 5)], (10, 1, 1), [0], [True] * 7, True)
+def test_restart_at_any_point(
+    rows: list[Row], limits: tuple[int | None, int, int], cuts: list[int], restarts: list[bool], stored: bool
+) -> None:
+    truth, tested = DedupOracle(*limits), Kernel(*limits)
+    for part, restart in zip(cut(rows, cuts), restarts, strict=False):
+        if restart:
+            tested.restart()
+        elif stored:
+            tested.store()
+        assert tested.judge(part) == truth.judge(part)
+    tested.restart()
+    # what is on disk is what the oracle holds, segment by segment
+    assert {number: (at, _payloads(records)) for number, (at, records) in tested.disk.items() if records} == {
+        segment.number: (segment.sealed_at_us, segment.payloads) for segment in truth.segments if segment.payloads
+    }
+    assert tested.judge(rows) == truth.judge(rows)
+
+
+def _payloads(records: bytes) -> dict[int, int]:
+    return {
+        int.from_bytes(records[at : at + 16], "little"): int.from_bytes(records[at + 16 : at + 24], "little")
+        for at in range(0, len(records), RECORD_BYTES)
+    }
+
+
+@PROPERTY
+@given(streams(), LIMITS, st.data())
+def test_selections(rows: list[Row], limits: tuple[int | None, int, int], data: st.DataObject) -> None:
+    """Rows that are not selected leave no trace; a selection may be in any order."""
+    chosen = data.draw(st.permutations(range(len(rows))))[: data.draw(st.integers(0, len(rows)))]
+    truth, tested = DedupOracle(*limits), Kernel(*limits)
+    assert tested.judge(rows, chosen) == truth.judge([rows[n] for n in chosen])
+    assert len(tested.set) == len(truth)
+
+
+@PROPERTY
+@given(streams(), LIMITS)
+def test_all_within_the_horizon_are_caught_and_none_is_dropped(
+    rows: list[Row], limits: tuple[int | None, int, int]
+) -> None:
+    """Without segments at all: what must hold of every verdict, from the arrivals alone."""
+    horizon_us, tested = limits[0], Kernel(*limits)
+    arrived: dict[int, tuple[int, int]] = {}  # fingerprint -> watermark behind its arrival, payload
+    for row in rows:
+        fingerprint, payload, time_us = row[0] or 1, row[1] % 2**64, row[2]
+        before_us = tested.set.watermark_us
+        [verdict] = tested.judge([row])
+        known = arrived.get(fingerprint)
+        if known is None:
+            late = horizon_us is not None and time_us < before_us - horizon_us
+            assert verdict == (LATE if late else NEW)
+        elif horizon_us is None or before_us - known[0] <= horizon_us:
+            assert verdict == (DUPLICATE if known[1] == payload else CONFLICTING)
+        if verdict == NEW:
+            arrived[fingerprint] = (tested.set.watermark_us, payload)
+
+
+def test_a_duplicate_with_a_new_timestamp() -> None:
+    tested = Kernel(100, 10)
+    assert tested.judge([(7, 1, 1000), (7, 1, 1050), (7, 1, 500), (7, 2, 1050)]) == [
+        NEW,
+        DUPLICATE,
+        DUPLICATE,
+        CONFLICTING,
+    ]
+    assert tested.set.watermark_us == 1000, "only an accepted event moves the watermark"
+
+
+def test_exactly_at_the_horizon() -> None:
+    tested = Kernel(100, 1000)
+    assert tested.judge([(1, 0, 500), (2, 0, 400), (3, 0, 399)]) == [NEW, NEW, LATE]
+
+
+def test_a_late_event_is_not_remembered() -> None:
+    tested = Kernel(100, 1000)
+    assert tested.judge([(1, 0, 500), (2, 0, 0), (2, 0, 0), (2, 0, 500)]) == [NEW, LATE, LATE, NEW]
+
+
+def test_bloom_only_ever_says_maybe() -> None:
+    """Given sealed segments, when events come whose Bloom block and bits are those of others, then they are new."""
+    tested = Kernel(None, 1, 64)
+    alike = [9 << 64 | 5 << 32 | n for n in range(64 * 20)]
+    assert tested.judge([(fingerprint, 0, 0) for fingerprint in alike]) == [NEW] * len(alike)
+    assert tested.judge([(fingerprint, 0, 0) for fingerprint in alike]) == [DUPLICATE] * len(alike)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_many_segments_on_a_larger_scale(seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [(rng.getrandbits(128), rng.getrandbits(64), n) for n in range(40_000)]
+    tested = Kernel(None, 1, 200)
+    for part in cut(rows, [rng.randrange(len(rows)) for _ in range(5)]):
+        assert tested.judge(part) == [NEW] * len(part)
+        tested.restart()
+    again = rng.sample(rows, 10_000)
+    assert tested.judge(again) == [DUPLICATE] * len(again)
+    assert tested.judge([(f, payload ^ 1, t) for f, payload, t in again]) == [CONFLICTING] * len(again)
+
+
+@pytest.mark.parametrize("count", [3071, 3072, 3073, 6144, 50_000])
+def test_growth_of_a_table(count: int) -> None:
+    """A table doubles when it is 3/4 full; all of these fall into few slots, which makes long runs."""
+    tested = Kernel(None, 1)
+    rows = [(n << 64 | n % 64 << 40 | n % 8, n, 0) for n in range(1, count // 8)] if count == 50_000 else []
+    rows = rows or [(n << 64 | n * 2654435761 % 2**64, n, 0) for n in range(1, count + 1)]
+    assert tested.judge(rows) == [NEW] * len(rows)
+    assert tested.judge(rows) == [DUPLICATE] * len(rows)
+    tested.restart()
+    assert tested.judge(rows) == [DUPLICATE] * len(rows)
+
+
+def test_memory_is_what_the_header_says() -> None:
+    """32 to 64 bytes an id in tables, 2 in a filter, 48 in the journal until it is taken... and no less."""
+    tested = Kernel(None, 1, 5000)
+    empty = kernel.FingerprintSet(-1, 1).memory_bytes()
+    assert empty == 0
+    count = 100_000
+    rng = random.Random(0)
+    tested.judge([(rng.getrandbits(128), 0, 0) for _ in range(count)])
+    used = tested.set.memory_bytes() - 2 * count * RECORD_BYTES
+    assert 32 * count <= used <= (64 + 2 + 1) * count + 4096 * RECORD_BYTES
+
+
+def test_too_many_segments_is_an_error() -> None:
+    tested = Kernel(None, 1, 1)
+    tested.judge([(n, 0, 0) for n in range(1, 1281)])
+    with pytest.raises(MemoryError, match="more than 1280 segments of fingerprints"):
+        tested.judge([(1281, 0, 0)])
+
+
+def test_as_many_generations_as_a_config_may_ask_for() -> None:
+    """Given 1000 generations, when time passes the horizon twice, then segments retire before there are too many."""
+    tested, truth = Kernel(1000, 1), DedupOracle(1000, 1)
+    rows = [(n + 1, 0, n) for n in range(2500)]
+    assert tested.judge(rows) == truth.judge(rows) == [NEW] * len(rows)
+    assert tested.set.take_retired() == truth.retired
+    assert len(tested.set) == len(truth)
+
+
+def test_restore_refuses_what_it_cannot_go_on_from() -> None:
+    record = bytes(range(24))
+    with pytest.raises(ValueError, match="must be whole"):
+        kernel.FingerprintSet(-1, 1).restore(1, -1, record[:-1])
+    tested = kernel.FingerprintSet(-1, 1)
+    tested.restore(1, -1, record)
+    with pytest.raises(ValueError, match="oldest first"):
+        tested.restore(2, -1, record)
+
+
+def test_restore_without_an_active_segment() -> None:
+    """Given only sealed segments, when events come, then they go into a segment of their own and the sealed stay so."""
+    tested = Kernel(100, 10)
+    tested.set.restore(4, 500, (7).to_bytes(16, "little") + bytes(8))
+    tested.set.restore_watermark(500)
+    assert tested.judge([(7, 0, 500), (8, 0, 500)]) == [DUPLICATE, NEW]
+    tested.store()
+    assert {number: at for number, (at, _) in tested.disk.items()} == {5: -1}
+
+
+def test_the_wrapper_gives_selections_of_the_batch() -> None:
+    events = event_batch([plain_event(event_time_us=time_us) for time_us in (1000, 1000, 1000, 0, 1000)])
+    identity = Identity(wide([1, 1, 2, 3, 2]), wide([1, 1, 1, 1, 2]), wide([0] * 5))
+    tested = FingerprintSet(100, 10)
+    routed = judged(events, [4, 3, 2, 1, 0], identity).routed
+    verdicts = tested.judge(identity, events.column("event_time_us"), routed.rows, routed.count)
+    assert numbers(verdicts.accepted, 4) == [4, 1]
+    assert numbers(verdicts.conflicting, 4) == [2]
+    assert numbers(verdicts.late, 4) == [3]
+    assert (verdicts.accepted_count, verdicts.duplicate_count) == (2, 1)
+    assert (verdicts.conflicting_count, verdicts.late_count) == (1, 1)
+    assert (len(tested), tested.watermark_us) == (2, 1000)
+    assert tested.take_journal()[-1][:2] == (1, -1)
+    assert tested.take_journal() == [(1, -1, b"")]
+
+
+@pytest.mark.parametrize("slice_us", [0, -1])
+def test_a_slice_has_a_length(slice_us: int) -> None:
+    with pytest.raises(ValueError, match="slice_us must be positive"):
+        FingerprintSet(None, slice_us)
