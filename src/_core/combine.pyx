@@ -22,7 +22,7 @@ from .int128 cimport (
     i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_lo, u128_load, u128_store,
     u128_wrapping_add,
 )
-from .memory cimport table_alloc, table_free
+from .memory cimport grown as _grown, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -781,14 +781,3 @@ def _murmur(bytes text):
     """murmur3 of a short text, as 16 little-endian bytes."""
     cdef u128 hashed = murmur3(<const char *>text, len(text), 0, 0)
     return (<const char *>&hashed)[:16]
-
-
-cdef void *_grown(void *old, size_t size) except NULL:
-    """realloc, to the next power of two so that growing stays cheap; the caller keeps no size."""
-    cdef size_t rounded = 64
-    while rounded < size:
-        rounded *= 2
-    cdef void *larger = realloc(old, rounded)
-    if larger == NULL:
-        raise MemoryError()
-    return larger

@@ -10,11 +10,12 @@ Cost: about 6 ns a usage item. Proved by: tests/parity/test_rate.py against flow
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from .int128 cimport i128, i128_from_int64, i128_load, i128_mul, i128_store
 from .hash cimport fmix64
+from .memory cimport grown as _grown
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -222,14 +223,3 @@ cdef class RateTable:
             return list({missing[i] for i in range(missing_count)})
         finally:
             free(missing)
-
-
-cdef void *_grown(void *old, size_t size) except NULL:
-    """realloc, to the next power of two so that growing stays cheap; the caller keeps no size."""
-    cdef size_t rounded = 64
-    while rounded < size:
-        rounded *= 2
-    cdef void *larger = realloc(old, rounded)
-    if larger == NULL:
-        raise MemoryError()
-    return larger
