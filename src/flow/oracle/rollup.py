@@ -1,0 +1,208 @@
+"""What the five views must say of a set of events, added up one by one in plain Python integers.
+
+The minute rows are made from events, the coarser ones from finer rows. Nothing is shared with the kernels or the price
+book's timelines; what is cached is only the answer to a question that was asked before.
+"""
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from functools import lru_cache
+
+from ..schema import DIMENSIONS, REQUESTS
+from .hashing import dims_hash, event_digest, murmur3_128, name_hash, usage_hash, words
+from .rating import NARROWING, Event, PriceRow, price_in_force
+
+DAY_S = 86_400
+_MODULUS = 2**128
+
+GRAINS: dict[str, tuple[str, ...]] = {
+    "minute": DIMENSIONS,
+    "hour": DIMENSIONS,
+    "day": DIMENSIONS,
+    "week": ("customer", "feature", "service_tier"),
+    "month": ("customer", "feature", "service_tier", "region"),
+}
+"""The dimensions of each view `usage_by_...`, finest first (DESIGN 3.4)."""
+
+_FINER = {"hour": "minute", "day": "minute", "week": "day", "month": "day"}
+
+Dims = tuple[str, ...]
+Key = tuple[int, Dims, str]
+"""Window start (seconds since 1970-01-01T00:00:00Z), the values of the grain's dimensions, meter."""
+
+_cached_name_hash = lru_cache(maxsize=1 << 16)(name_hash)
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a view."""
+
+    quantity: int = 0
+    amount_femto: int = 0
+    """10^-15 currency units."""
+    events: int = 0
+    unpriced_quantity: int = 0
+    digest: int = 0
+    """Modulo 2^128."""
+
+    def add(self, other: "Row") -> None:
+        self.quantity += other.quantity
+        self.amount_femto += other.amount_femto
+        self.events += other.events
+        self.unpriced_quantity += other.unpriced_quantity
+        self.digest = (self.digest + other.digest) % _MODULUS
+
+
+Rows = dict[Key, Row]
+
+
+def window_start_s(grain: str, time_s: int) -> int:
+    """The start of the window that an instant is in; a week starts on Monday, all windows in UTC."""
+    if grain == "minute":
+        return time_s - time_s % 60
+    if grain == "hour":
+        return time_s - time_s % 3600
+    day = time_s // DAY_S
+    if grain == "week":
+        # Day 0 was a Thursday; the store knows no time before it, so the first week is cut short.
+        return max(day - (day + 3) % 7, 0) * DAY_S
+    if grain == "month":
+        instant = datetime.fromtimestamp(time_s, UTC)
+        return (day - (instant.day - 1)) * DAY_S
+    return day * DAY_S
+
+
+def window_end_s(grain: str, start_s: int) -> int:
+    """Where the window that begins at `start_s` ends; the next one begins there."""
+    if grain == "month":
+        return window_start_s("month", start_s + 31 * DAY_S)
+    if grain == "week":
+        day = start_s // DAY_S
+        return (day - (day + 3) % 7 + 7) * DAY_S
+    return start_s + {"minute": 60, "hour": 3600, "day": DAY_S}[grain]
+
+
+class Rates:
+    """`rating.rate_event`, with its answers remembered.
+
+    Events are alike to a price book where each of its NARROWING dimensions has the same value, or one that no price
+    names. For such a class of events the price in force only changes at the instants from which prices hold.
+    """
+
+    def __init__(self, prices: Iterable[PriceRow], unbilled: Collection[str]) -> None:
+        self._unbilled = frozenset(unbilled) | {REQUESTS}
+        self._by_meter: dict[str, list[PriceRow]] = {}
+        for price in prices:
+            self._by_meter.setdefault(price.meter, []).append(price)
+        self._named = [
+            {name for of_meter in self._by_meter.values() for price in of_meter if (name := price.selector[n])}
+            for n in range(len(NARROWING))
+        ]
+        self._steps: dict[tuple[str, Dims], tuple[list[int], list[int | None]]] = {}
+
+    def narrowed(self, dims: Mapping[str, str]) -> Dims:
+        """What of an event's dimensions its prices depend on."""
+        values = (dims[name] for name in NARROWING)
+        return tuple(value if value in named else "" for value, named in zip(values, self._named, strict=True))
+
+    def amount_femto(self, meter: str, narrowed: Dims, event_time_us: int, quantity: int) -> int | None:
+        """What a quantity costs; None is unpriced."""
+        steps = self._steps.get((meter, narrowed))
+        if steps is None:
+            steps = self._steps[meter, narrowed] = self._resolve(meter, narrowed)
+        rate = steps[1][bisect_right(steps[0], event_time_us)]
+        return None if rate is None else rate * quantity
+
+    def _resolve(self, meter: str, narrowed: Dims) -> tuple[list[int], list[int | None]]:
+        """The instants at which prices begin, and the rate before the first and from each of them on."""
+        prices = self._by_meter.get(meter, [])
+        instants = sorted({price.from_us for price in prices})
+        without_price = 0 if meter in self._unbilled else None
+        rates: list[int | None] = [without_price]
+        for instant in instants:
+            event = Event(instant, (), dict(zip(NARROWING, narrowed, strict=True)))
+            price = price_in_force(prices, meter, event)
+            rates.append(without_price if price is None else _rate_femto(price))
+        return instants, rates
+
+
+def _rate_femto(price: PriceRow) -> int:
+    rate = Fraction(price.price) / price.per * 10**15
+    if rate.denominator != 1:
+        raise ArithmeticError(f"line {price.line}: {rate} x 10^-15 a unit is no whole number")
+    return rate.numerator
+
+
+class Rollup:
+    """Minute rows of the events that were added."""
+
+    def __init__(self, rates: Rates) -> None:
+        self.minutes: Rows = {}
+        self._rates = rates
+        self._known: dict[Dims, tuple[Dims, bytes]] = {}  # by dimensions: what prices depend on, and their hash
+
+    def add(
+        self, source: str, id: str, event_time_us: int, dims: Dims, usage: list[tuple[str, int]]  # noqa: A002
+    ) -> int:
+        """Adds one event, its dimensions in the order of DIMENSIONS; returns its fingerprint."""
+        known = self._known.get(dims)
+        if known is None:
+            named = dict(zip(DIMENSIONS, dims, strict=True))
+            known = self._known[dims] = (self._rates.narrowed(named), dims_hash(named).to_bytes(16, "little"))
+        narrowed, hashed_dims = known
+        fingerprint = murmur3_128(id.encode(), *words(_cached_name_hash(source)))
+        payload = murmur3_128(hashed_dims + _usage_hash(usage).to_bytes(16, "little"))
+        digest = event_digest(fingerprint, payload)
+        start = window_start_s("minute", event_time_us // 1_000_000)
+        for meter, quantity in (*usage, (REQUESTS, 1)):
+            row = self.minutes.get((start, dims, meter))
+            if row is None:
+                row = self.minutes[start, dims, meter] = Row()
+            amount = self._rates.amount_femto(meter, narrowed, event_time_us, quantity)
+            row.quantity += quantity
+            row.events += 1
+            row.digest = (row.digest + digest) % _MODULUS
+            if amount is None:
+                row.unpriced_quantity += quantity
+            else:
+                row.amount_femto += amount
+        return fingerprint
+
+    def grains(self) -> Iterator[tuple[str, Rows]]:
+        """The rows of each view, finest first."""
+        made: dict[str, Rows] = {"minute": self.minutes}
+        yield "minute", self.minutes
+        for grain, finer in _FINER.items():
+            made[grain] = coarser(made[finer], finer, grain)
+            yield grain, made[grain]
+
+
+def coarser(rows: Rows, finer: str, grain: str) -> Rows:
+    """The rows of one grain, added up from those of a finer one."""
+    picked = [GRAINS[finer].index(name) for name in GRAINS[grain]]
+    all_of_them = GRAINS[finer] == GRAINS[grain]
+    starts: dict[int, int] = {}
+    sums: Rows = {}
+    for (finer_start, finer_dims, meter), row in rows.items():
+        start = starts.get(finer_start)
+        if start is None:
+            start = starts[finer_start] = window_start_s(grain, finer_start)
+        dims = finer_dims if all_of_them else tuple(finer_dims[n] for n in picked)
+        total = sums.get((start, dims, meter))
+        if total is None:
+            total = sums[start, dims, meter] = Row()
+        total.add(row)
+    return sums
+
+
+def _usage_hash(usage: list[tuple[str, int]]) -> int:
+    """`hashing.usage_hash`, with its terms remembered."""
+    return sum(_usage_term(meter, quantity) for meter, quantity in usage) % _MODULUS
+
+
+@lru_cache(maxsize=1 << 17)
+def _usage_term(meter: str, quantity: int) -> int:
+    return usage_hash([(meter, quantity)])

@@ -1,0 +1,76 @@
+"""Where the storage tables contradict each other, which the views alone may not show; for `tallyflow verify`."""
+
+from ..client import StoreClient
+from ..tables import SLOTS
+from .view_rows import CustomerRange
+
+_SUMS = ["events", "digest", *(f"{letter}{slot}" for letter in "qa" for slot in range(SLOTS))]
+
+
+def day_disagreements(
+    client: StoreClient, customers: CustomerRange, first_s: int, before_s: int, rows_max: int
+) -> list[tuple[str, int, str, str, str, str]]:
+    """(customer, day in seconds, key in hex, column, sum of rollup_minute, sum of rollup_day) where the two differ.
+
+    Days that start in [first_s, before_s); at most `rows_max` days and keys. Raises StoreError.
+    """
+    where = (
+        f"WHERE {customers.CONDITION} AND window_start >= toDateTime({{first_s:UInt32}}, 'UTC') "
+        "AND window_start < toDateTime({before_s:UInt32}, 'UTC')"
+    )
+    values = [f"reinterpret({name}, 'Int128') AS {name}" if name[0] == "a" else name for name in _SUMS]
+    wide = [name if name == "digest" else f"toInt256({name})" for name in _SUMS]
+    sides = [
+        f"SELECT customer, {start} AS start, key, {side} AS of_minutes, {', '.join(values)} FROM {table} {where}"
+        for table, side, start in (
+            ("rollup_minute", 1, "toStartOfDay(window_start)"),
+            ("rollup_day", 0, "window_start"),
+        )
+    ]
+    pairs = [
+        f"sumIf({value}, of_minutes) AS minute_{name}, sumIf({value}, NOT of_minutes) AS day_{name}"
+        for name, value in zip(_SUMS, wide, strict=True)
+    ]
+    differ = " OR ".join(f"minute_{name} != day_{name}" for name in _SUMS)
+    shown = ", ".join(f"toString(minute_{name}), toString(day_{name})" for name in _SUMS)
+    found = client.rows(
+        f"SELECT customer, toUnixTimestamp(start), lower(hex(key)), {shown} FROM "
+        f"(SELECT customer, start, key, {', '.join(pairs)} FROM ({' UNION ALL '.join(sides)}) "
+        f"GROUP BY customer, start, key HAVING {differ}) ORDER BY customer, start, key LIMIT {{rows_max:UInt32}}",
+        {**customers.parameters, "first_s": first_s, "before_s": before_s, "rows_max": rows_max},
+    )
+    return [
+        (str(row[0]), int(row[1]), str(row[2]), name, str(minute), str(day))
+        for row in found
+        for name, minute, day in zip(_SUMS, row[3::2], row[4::2], strict=True)
+        if minute != day
+    ]
+
+
+def ambiguous_keys(client: StoreClient, customers: CustomerRange, rows_max: int) -> list[tuple[str, str, int]]:
+    """(customer, key in hex, how many meanings) of keys that `keys` explains in several ways. Raises StoreError."""
+    meaning = "(project, feature, model, region, service_tier, currency, meters, unpriced)"
+    found = client.rows(
+        f"SELECT customer, lower(hex(key)), uniqExact({meaning}) AS meanings FROM keys WHERE {customers.CONDITION} "
+        "GROUP BY customer, key HAVING meanings > 1 ORDER BY customer, key LIMIT {rows_max:UInt32}",
+        {**customers.parameters, "rows_max": rows_max},
+    )
+    return [(str(customer), str(key), int(meanings)) for customer, key, meanings in found]
+
+
+def accepted_by_writer(client: StoreClient, lineage: str) -> dict[str, int]:
+    """How many events each writer of a lineage has accepted, by its balance. Raises StoreError."""
+    found = client.rows(
+        "SELECT writer, sum(accepted) FROM pipeline_balance WHERE lineage = {lineage:String} GROUP BY writer",
+        {"lineage": lineage},
+    )
+    return {str(writer): int(accepted) for writer, accepted in found}
+
+
+def customer_rows(client: StoreClient) -> dict[str, int]:
+    """Each customer in the storage tables, with its number of minute rows. Raises StoreError."""
+    found = client.rows(
+        "SELECT customer, sum(minutes) FROM (SELECT customer, 1 AS minutes FROM rollup_minute "
+        "UNION ALL SELECT customer, 0 AS minutes FROM rollup_day) GROUP BY customer"
+    )
+    return {str(customer): int(rows) for customer, rows in found}

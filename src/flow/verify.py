@@ -1,0 +1,380 @@
+"""Holds what the store says against the ledger, with the slow oracle. Start at `verify`.
+
+Every accepted event is read back from the ledger's Parquet files, hashed, priced and added up in plain Python integers
+(`flow/oracle`; no kernel takes part), and the five views are compared row by row: quantity, amount, currency, events,
+unpriced quantity and digest. Customers are taken in groups, in the order of their names, so that memory follows the
+size of a group (and of the largest customer) and not that of the ledger: 16 bytes an event are kept of all, to find an
+id that was accepted twice.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .config import Config
+from .errors import ConfigError, RefusedStart, StateError
+from .oracle.hashing import fingerprint, words
+from .oracle.rollup import GRAINS, Dims, Key, Rates, Rollup, Row, Rows, window_end_s, window_start_s
+from .prices.book import PriceBook, load_price_book
+from .schema import DIMENSIONS, LEDGER
+from .sinks.outbox import empty_outbox
+from .state.directory import Lineage, StateDirectory
+from .state.ledger import ledger_files, unsealed_files
+from .store.client import StoreClient, connect
+from .store.migrate import check_schema
+from .store.queries.storage_agreement import (
+    accepted_by_writer,
+    ambiguous_keys,
+    customer_rows,
+    day_disagreements,
+)
+from .store.queries.view_rows import CustomerRange, ViewRow, view_rows
+
+GROUP_EVENTS = 200_000
+"""Events of one group of customers; about 1 KB of memory each."""
+BATCH_ROWS = 65_536
+TIME_END_S = 2**32 - 1
+"""Behind every window: what a DateTime can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that the ledger and the store do not agree on."""
+
+    where: str
+    """A view, a storage table, or `ledger`."""
+    window_start: str
+    """ISO 8601, empty where there is no window."""
+    dimensions: dict[str, str]
+    meter: str
+    column: str
+    ledger: str
+    """What it should be."""
+    store: str
+    """What it is."""
+
+
+@dataclass
+class Report:
+    """What was compared, and what differs."""
+
+    differences_max: int
+    events: int = 0
+    rows: int = 0
+    difference_count: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    """The first `differences_max` of them."""
+
+    def add(self, difference: Difference) -> None:
+        self.difference_count += 1
+        if len(self.differences) < self.differences_max:
+            self.differences.append(difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is compared: everything, one customer, the windows that a period touches."""
+
+    customer: str | None = None
+    start_s: int = 0
+    end_s: int = TIME_END_S
+
+    @property
+    def whole(self) -> bool:
+        return self.customer is None and (self.start_s, self.end_s) == (0, TIME_END_S)
+
+    def starts(self, grain: str) -> tuple[int, int]:
+        """The first window of a grain that is compared, and the first one that is not any more."""
+        return window_start_s(grain, self.start_s), self.end_s
+
+    def event_times_us(self) -> tuple[int, int]:
+        """The event times that all compared windows together hold: weeks and months reach beyond the period."""
+        first = min(window_start_s(grain, self.start_s) for grain in GRAINS)
+        last_s = self.end_s - 1
+        before = max(window_end_s(grain, window_start_s(grain, last_s)) for grain in GRAINS)
+        return first * 1_000_000, before * 1_000_000
+
+
+def verify(
+    config: Config,
+    scope: Scope | None = None,
+    differences_max: int = 20,
+    on_events: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Compares the ledger of a config's lineage with the store; `on_events` is told how many of how many are done.
+
+    Raises ConfigError, RefusedStart, StateError, StoreError.
+    """
+    if config.ledger is None:
+        raise ConfigError("ledger: this config keeps none; `tallyflow verify` recomputes from it: add `ledger: FOLDER`")
+    book = load_price_book(config.prices, config.limits.quantity_max)
+    lineage = StateDirectory(config.state_dir).existing_lineage()
+    if lineage is None:
+        raise StateError(f"{config.state_dir}: no run has begun here yet; run `tallyflow run` first")
+    with StateDirectory(config.state_dir) as directory:
+        _refuse_unfinished(directory, config.ledger, lineage)
+        ledger = Ledger(config.ledger, lineage)
+        with connect(config.store, readonly=True) as client:
+            check_schema(client)
+            _refuse_other_lineage(client, lineage)
+            return _Verification(client, book, ledger, scope or Scope(), Report(differences_max)).run(on_events)
+
+
+def _refuse_unfinished(directory: StateDirectory, folder: Path, lineage: Lineage) -> None:
+    """Events in open files, or blocks in the outbox, are not in what is compared."""
+    if any(path.name.startswith(f"{lineage.id}-") for path in unsealed_files(folder)):
+        raise RefusedStart(
+            f"{folder}: the last run was cut short and has files of the ledger unsealed; run `tallyflow run` first"
+        )
+    if not empty_outbox(directory.outbox):
+        raise RefusedStart(f"{directory.outbox}: blocks wait there for the store; run `tallyflow run` first")
+
+
+def _refuse_other_lineage(client: StoreClient, lineage: Lineage) -> None:
+    known = {row[0] for row in client.rows("SELECT lineage FROM lineages")}
+    if known != {lineage.id}:
+        raise RefusedStart(
+            f"store {client.label}: holds lineage {', '.join(sorted(known)) or 'none'}, the state directory is of "
+            f"lineage {lineage.id}; name the store that belongs to it in the config"
+        )
+
+
+# ---- The ledger ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEvent:
+    """One accepted event."""
+
+    source: str
+    id: str
+    event_time_us: int
+    dims: Dims
+    usage: list[tuple[str, int]]
+
+
+class Ledger:
+    """The sealed files of one lineage."""
+
+    def __init__(self, folder: Path, lineage: Lineage) -> None:
+        self.files = [path for path in ledger_files(folder) if path.name.startswith(f"{lineage.id}-")]
+
+    @staticmethod
+    def writer_and_number(path: Path) -> tuple[str, int]:
+        """Who wrote a file, and which of the writer's files it is, counted from 1."""
+        _, _, rest = path.stem.partition("-")
+        writer, _, number = rest.rpartition("-")
+        return writer, int(number)
+
+    def batches(self, columns: list[str], path: Path | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of all files, or of one. Raises StateError for a file that is not whole."""
+        for one in self.files if path is None else [path]:
+            try:
+                with pq.ParquetFile(one) as file:
+                    if not file.schema_arrow.equals(LEDGER):
+                        raise StateError(f"{one}: its columns are not those of a ledger; restore it from a backup")
+                    yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise StateError(
+                    f"{one}: cannot be read ({str(error).splitlines()[0]}); restore it from a backup"
+                ) from error
+
+    def events(self, customers: CustomerRange, times_us: tuple[int, int]) -> Iterator[LedgerEvent]:
+        """The events of some customers with times in [first, before). Raises StateError."""
+        for batch in self.batches(LEDGER.names):
+            customer, time = batch.column("customer"), batch.column("time").cast(pa.int64())
+            wanted = pc.and_(
+                pc.and_(pc.greater_equal(customer, customers.first), pc.less_equal(customer, customers.last)),
+                pc.and_(pc.greater_equal(time, times_us[0]), pc.less(time, times_us[1])),
+            )
+            yield from _ledger_events(batch.filter(wanted))
+
+
+def _ledger_events(batch: pa.RecordBatch) -> Iterator[LedgerEvent]:
+    usage = batch.column("usage")
+    meters, quantities = usage.keys.to_pylist(), usage.items.to_pylist()
+    items = list(zip(meters, quantities, strict=True))
+    offsets = usage.offsets.to_pylist()
+    first = offsets[0] if batch.num_rows else 0
+    dims = zip(*(batch.column(name).to_pylist() for name in DIMENSIONS), strict=True)
+    times = batch.column("time").cast(pa.int64()).to_pylist()
+    sources, ids = batch.column("source").to_pylist(), batch.column("id").to_pylist()
+    for n, (source, id_, time, of_event) in enumerate(zip(sources, ids, times, dims, strict=True)):
+        yield LedgerEvent(source, id_, time, of_event, items[offsets[n] - first : offsets[n + 1] - first])
+
+
+# ---- The comparison -----------------------------------------------------------------------------------------------
+
+
+class _Verification:
+    """One run of `verify`."""
+
+    def __init__(
+        self, client: StoreClient, book: PriceBook, ledger: Ledger, scope: Scope, report: Report
+    ) -> None:
+        self._client = client
+        self._book = book
+        self._ledger = ledger
+        self._scope = scope
+        self._report = report
+        self._rates = Rates(book.prices, book.unbilled)
+        self._seen = (array("Q"), array("Q"))  # low and high halves of every fingerprint
+
+    def run(self, on_events: Callable[[int, int], None]) -> Report:
+        counts = self._count_customers()
+        if self._scope.whole:
+            self._compare_balance()
+        total = sum(counts.values())
+        for customers in self._groups(counts):
+            rollup = Rollup(self._rates)
+            for event in self._ledger.events(customers, self._scope.event_times_us()):
+                low, high = words(rollup.add(event.source, event.id, event.event_time_us, event.dims, event.usage))
+                self._seen[0].append(low)
+                self._seen[1].append(high)
+                self._report.events += 1
+                if self._report.events % 10_000 == 0:
+                    on_events(self._report.events, total)
+            for grain, rows in rollup.grains():
+                self._compare_view(grain, rows, customers)
+            self._compare_storage(customers)
+            on_events(self._report.events, total)
+        self._find_duplicates()
+        return self._report
+
+    def _count_customers(self) -> Counter[str]:
+        """The events of each customer in scope."""
+        counts: Counter[str] = Counter()
+        first_us, before_us = self._scope.event_times_us()
+        for batch in self._ledger.batches(["customer", "time"]):
+            time = batch.column("time").cast(pa.int64())
+            batch = batch.filter(pc.and_(pc.greater_equal(time, first_us), pc.less(time, before_us)))
+            for entry in batch.column("customer").value_counts().to_pylist():
+                counts[entry["values"]] += entry["counts"]
+        if self._scope.customer is not None:
+            return Counter({self._scope.customer: counts[self._scope.customer]})
+        return counts
+
+    def _groups(self, counts: Counter[str]) -> Iterator[CustomerRange]:
+        """Ranges of customers, of the ledger's and the store's, that together have all of them."""
+        weights = dict(counts)
+        if self._scope.customer is None:
+            for customer, rows in customer_rows(self._client).items():
+                weights[customer] = max(weights.get(customer, 0), rows // 4)
+        first, last, weight = "", "", 0
+        for customer in sorted(weights, key=str.encode):
+            if weight and weight + weights[customer] > GROUP_EVENTS:
+                yield CustomerRange(first, last)
+                weight = 0
+            first = first if weight else customer
+            last, weight = customer, weight + max(weights[customer], 1)
+        if weight:
+            yield CustomerRange(first, last)
+
+    def _compare_view(self, grain: str, expected: Rows, customers: CustomerRange) -> None:
+        first_s, before_s = self._scope.starts(grain)
+        missing = {key: row for key, row in expected.items() if first_s <= key[0] < before_s}
+        for found in view_rows(self._client, grain, GRAINS[grain], customers, first_s, before_s):
+            self._report.rows += 1
+            key = (found.window_start_s, found.dims, found.meter)
+            row = missing.pop(key, None)
+            if row is None:
+                self._differ(grain, key, "row", "none", _described(found))
+            else:
+                self._compare_row(grain, key, row, found)
+        for key, row in missing.items():
+            self._differ(grain, key, "row", _described(row), "none")
+
+    def _compare_row(self, grain: str, key: Key, row: Row, found: ViewRow) -> None:
+        if found.currency != self._book.currency:
+            self._differ(grain, key, "currency", self._book.currency, found.currency)
+        for column, should, does in (
+            ("quantity", row.quantity, found.quantity),
+            ("amount", row.amount_femto, found.amount_femto),
+            ("events", row.events, found.events),
+            ("unpriced_quantity", row.unpriced_quantity, found.unpriced_quantity),
+            ("digest", row.digest, found.digest),
+        ):
+            if should != does:
+                text = _amount if column == "amount" else str
+                self._differ(grain, key, column, text(should), text(does))
+
+    def _differ(self, grain: str, key: Key, column: str, ledger: str, store: str) -> None:
+        start_s, dims, meter = key
+        named = dict(zip(GRAINS[grain], dims, strict=True))
+        self._report.add(Difference(f"usage_by_{grain}", _iso(start_s), named, meter, column, ledger, store))
+
+    def _compare_storage(self, customers: CustomerRange) -> None:
+        first_s, before_s = self._scope.starts("day")
+        rows_max = self._report.differences_max
+        for customer, day_s, key, column, minutes, days in day_disagreements(
+            self._client, customers, first_s, before_s, rows_max
+        ):
+            dims = {"customer": customer, "key": key}
+            shown = (f"rollup_minute adds up to {minutes}", days)
+            self._report.add(Difference("rollup_day", _iso(day_s), dims, "", column, *shown))
+        for customer, key, meanings in ambiguous_keys(self._client, customers, rows_max):
+            dims = {"customer": customer, "key": key}
+            self._report.add(Difference("keys", "", dims, "", "meanings", "1", str(meanings)))
+
+    def _compare_balance(self) -> None:
+        """Every file that was written must be there, with every event that was accepted."""
+        events: Counter[str] = Counter()
+        numbers: dict[str, set[int]] = {}
+        for path in self._ledger.files:
+            writer, number = Ledger.writer_and_number(path)
+            numbers.setdefault(writer, set()).add(number)
+            events[writer] += sum(batch.num_rows for batch in self._ledger.batches(["id"], path))
+        for writer, found in sorted(numbers.items()):
+            for number in sorted(set(range(1, max(found))) - found):
+                self._report.add(Difference("ledger", "", {"writer": writer}, "", f"file {number:06d}", "missing", ""))
+        accepted = accepted_by_writer(self._client, self._lineage_id())
+        for writer in sorted(events.keys() | accepted.keys()):
+            counts = events[writer], accepted.get(writer, 0)
+            if counts[0] != counts[1]:
+                self._report.add(
+                    Difference("pipeline_balance", "", {"writer": writer}, "", "accepted", *map(str, counts))
+                )
+
+    def _lineage_id(self) -> str:
+        return str(self._client.rows("SELECT lineage FROM lineages")[0][0])
+
+    def _find_duplicates(self) -> None:
+        """An identity that was accepted twice was billed twice, whatever the sums say."""
+        low, high = (np.frombuffer(half, np.uint64) if half else np.empty(0, np.uint64) for half in self._seen)
+        order = np.lexsort((low, high))
+        low, high = low[order], high[order]
+        twice = np.flatnonzero((low[1:] == low[:-1]) & (high[1:] == high[:-1]))
+        if not len(twice):
+            return
+        doubled = {int(high[n]) << 64 | int(low[n]) for n in twice}
+        positions: dict[tuple[str, str], list[str]] = {}
+        for batch in self._ledger.batches(["source", "id", "source_position"]):
+            for event in batch.to_pylist():
+                if fingerprint(event["source"], event["id"]) in doubled:
+                    positions.setdefault((event["source"], event["id"]), []).append(event["source_position"])
+        for (source, id_), found in sorted(positions.items()):
+            dims = {"source": source, "id": id_}
+            shown = f"{len(found)} times: {', '.join(found[:4])}"
+            self._report.add(Difference("ledger", "", dims, "", "accepted", "once", shown))
+
+
+def _described(row: Row | ViewRow) -> str:
+    return f"quantity {row.quantity}, amount {_amount(row.amount_femto)}, events {row.events}"
+
+
+def _amount(femto: int) -> str:
+    """Currency units, exact."""
+    sign, digits = "-" if femto < 0 else "", f"{abs(femto):016d}"
+    return f"{sign}{digits[:-15]}.{digits[-15:]}"
+
+
+def _iso(time_s: int) -> str:
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"

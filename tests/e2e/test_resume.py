@@ -1,0 +1,67 @@
+"""The next run: nothing twice, only what is new, and no file that is not the one it was."""
+
+import pytest
+
+from flow.errors import SourceError
+
+from .harness import Pipeline, balance, lines, make_events, truth, write
+
+EVENTS = make_events(900)
+
+
+@pytest.mark.parametrize("suffix", [".ndjson", ".ndjson.gz", ".parquet", ".arrow"])
+def test_a_second_run_finds_nothing_and_then_only_what_is_new(pipeline: Pipeline, suffix: str) -> None:
+    pipeline.write(f"a{suffix}", EVENTS[:400])
+    assert pipeline.run(shards=2).read == 400
+    again = pipeline.run()
+    assert (again.read, again.balance) == (0, balance(accepted=400))
+    pipeline.write(f"b{suffix}", EVENTS[300:])
+    more = pipeline.run()
+    assert (more.read, more.balance) == (600, balance(accepted=900, duplicate=100))
+    assert pipeline.views() == truth(EVENTS)
+
+
+def test_a_file_that_has_grown_is_read_on(pipeline: Pipeline) -> None:
+    path = pipeline.write("events.ndjson", EVENTS[:500])
+    assert pipeline.run().read == 500
+    with path.open("ab") as file:
+        file.write(lines(EVENTS[500:]))
+    assert pipeline.run().read == 400
+    assert pipeline.views() == truth(EVENTS)
+
+
+def test_a_last_line_without_its_end_is_read_whole_or_not_at_all(pipeline: Pipeline) -> None:
+    # Given a writer that was met in the middle of a line.
+    whole = lines(EVENTS[:10])
+    path = pipeline.folder / "events" / "events.ndjson"
+    path.write_bytes(whole[:-1])
+    # When the file ends there, the line counts as it stands.
+    assert pipeline.run().balance == balance(accepted=10)
+    # Then its end, and more lines, add no event that is not there.
+    path.write_bytes(whole + lines(EVENTS[10:20]))
+    assert pipeline.run().balance == balance(accepted=20)
+    assert pipeline.views() == truth(EVENTS[:20])
+
+
+def test_a_replaced_or_shrunk_file_is_refused_until_it_is_back(pipeline: Pipeline) -> None:
+    path = pipeline.write("events.ndjson", EVENTS[:500])
+    kept = path.read_bytes()
+    pipeline.run()
+    write(path, EVENTS[400:])
+    with pytest.raises(SourceError, match="is not the file that was read before"):
+        pipeline.run()
+    path.write_bytes(kept[:-200])
+    with pytest.raises(SourceError, match="has shrunk"):
+        pipeline.run()
+    path.write_bytes(kept)
+    assert pipeline.run().read == 0
+    assert pipeline.views() == truth(EVENTS[:500])
+
+
+def test_the_ledger_replays_to_the_same_bits(pipeline: Pipeline) -> None:
+    pipeline.write("events.ndjson", EVENTS + EVENTS[::9])
+    pipeline.run(shards=2)
+    replay = Pipeline(pipeline.folder.parent / "replay")
+    source = {"kind": "ledger", "path": str(pipeline.folder / "ledger")}
+    assert replay.run(source=source, ledger=None).balance == balance(accepted=900)
+    assert replay.views() == pipeline.views() == truth(EVENTS)
