@@ -37,7 +37,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),
     "steps": ("errors faults schema prices state kernels", "bytewax numpy pyarrow"),
-    "sources": ("errors schema state generate steps", "bytewax pyarrow"),
+    "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
     "statements": ("errors schema prices store", "rich"),

@@ -38,6 +38,8 @@ _SIZE = re.compile(r"([0-9]{1,18}) ?([KMGT]i?B|B)?", re.IGNORECASE)
 _COUNT = re.compile(r"[0-9][0-9_]{0,30}")
 _ENVIRONMENT = re.compile(r"\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BROKER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 PROBLEM = "tallyflow"
 """The pydantic error type of the messages written here; they follow the value as it stands in the file."""
@@ -136,6 +138,46 @@ def _patterns(value: object, info: ValidationInfo) -> tuple[str, ...]:
     return tuple(os.path.join(glob.escape(folder), text) for text in texts)  # noqa: PTH118
 
 
+def _texts(value: object, what: str, separator: str | None = None) -> tuple[str, ...]:
+    """One text or a list of them, without repeats; `separator` cuts a single text up as well."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(separator)] if separator else [value]
+    if not isinstance(value, list | tuple) or not value:
+        raise _problem(f"names no {what}")
+    if not all(isinstance(text, str) and text for text in value):
+        raise _problem(f"holds a {what} that is empty or not text; quote it")
+    if len(set(value)) < len(value):
+        raise _problem(f"names a {what} twice")
+    return tuple(value)
+
+
+def _brokers(value: object) -> tuple[str, ...]:
+    brokers = _texts(value, "broker", ",")
+    for broker in brokers:
+        match = _BROKER.fullmatch(broker)
+        if match is None or not 0 < int(match[1] or 9092) < 65536:
+            raise _problem("holds a broker that is not host:port; write kafka-1:9092 or [::1]:9092")
+    return brokers
+
+
+def _topics(value: object) -> tuple[str, ...]:
+    topics = _texts(value, "topic")
+    if not all(_TOPIC.fullmatch(topic) and topic not in (".", "..") for topic in topics):
+        raise _problem("holds a topic that is not 1 to 249 letters, digits, dots, _ and -")
+    return topics
+
+
+def _option(value: object) -> SecretStr:
+    """A value of an option as librdkafka wants it: text."""
+    if isinstance(value, SecretStr):
+        return value
+    if isinstance(value, bool):
+        return SecretStr("true" if value else "false")
+    if isinstance(value, str | int):
+        return SecretStr(str(value))
+    raise _problem("is neither text, a number nor true or false")
+
+
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 
@@ -197,16 +239,48 @@ class SyntheticSource(_Model):
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
-Source = FilesSource | LedgerSource | SyntheticSource
+KAFKA_REFUSED = {
+    "auto.offset.reset": "a position that is gone must stop the job, never move it; `start` is for a new one",
+    "auto.commit.enable": "positions are kept in the snapshot; `group` has them shown to lag tools",
+    "auto.commit.interval.ms": "positions are kept in the snapshot; `group` has them shown to lag tools",
+    "bootstrap.servers": "write it as `brokers`",
+    "check.crcs": "checksums are always checked",
+    "enable.auto.commit": "positions are kept in the snapshot; `group` has them shown to lag tools",
+    "enable.auto.offset.store": "positions are kept in the snapshot; `group` has them shown to lag tools",
+    "enable.partition.eof": "it is always on: positions follow it past transaction markers",
+    "group.id": "write it as `group`",
+    "group.instance.id": "there is no membership in a group, partitions are assigned",
+    "isolation.level": "it is always read_committed: events of an aborted transaction must not be billed",
+    "metadata.broker.list": "write it as `brokers`",
+}
+"""Options of librdkafka that a config cannot give, and why."""
+
+
+class KafkaSource(_Model):
+    """The partitions of Kafka topics: JSON, NDJSON or Arrow IPC in each message."""
+
+    kind: Literal["kafka"]
+    brokers: Annotated[tuple[str, ...], BeforeValidator(_brokers)]
+    """host:port, where to learn of the others."""
+    topics: Annotated[tuple[str, ...], BeforeValidator(_topics)] = Field(alias="topic")
+    group: Annotated[str, BeforeValidator(_text)] | None = None
+    """The consumer group in which lag tools see how far the job is; nothing is ever read from there."""
+    start: Literal["beginning", "end"] = "beginning"
+    """Where a topic begins that this state directory has not read yet."""
+    until: Literal["end"] | None = None
+    """`end`: stop at what were the ends of the partitions at the start. None: never."""
+    options: dict[str, Annotated[SecretStr, BeforeValidator(_option)]] = {}
+    """Of librdkafka, passed on as they are: security.protocol, sasl.password, ..."""
+
+
+Source = FilesSource | KafkaSource | LedgerSource | SyntheticSource
 SOURCES: dict[str, type[_Model]] = {
     "files": FilesSource,
+    "kafka": KafkaSource,
     "ledger": LedgerSource,
     "synthetic": SyntheticSource,
 }
 """A new kind of source is a model, one more in this union and one more in this table."""
-
-NOT_YET = ("kafka",)
-"""Kinds that the design has and this version has not."""
 
 
 # ---- The store -----------------------------------------------------------------------------------
@@ -374,6 +448,10 @@ def _check_together(config: Config, reader: "_Reader") -> None:
             reader.problem((key,), f"is the same folder as {other}; give each its own")
     if isinstance(config.source, LedgerSource) and config.source.path is None and config.ledger is None:
         reader.problem(("source", "path"), "is missing, and this config has no ledger to read instead")
+    if isinstance(config.source, KafkaSource):
+        for option in config.source.options:
+            if option in KAFKA_REFUSED:
+                reader.problem(("source", "options", option), f"cannot be set; {KAFKA_REFUSED[option]}")
 
 
 class _Reader:
@@ -472,6 +550,4 @@ def _keys(loc: Steps) -> list[str]:
 
 
 def _kind_message(kind: str) -> str:
-    if kind in NOT_YET:
-        return f"is not available in this version; there are {', '.join(SOURCES)}"
     return f"is not a kind of source; {did_you_mean(kind, SOURCES)}"

@@ -80,3 +80,4 @@ class RejectReason(IntEnum):
     INVALID_QUANTITY = 24  # neither an integer nor a string of digits
     NEGATIVE_QUANTITY = 25
     QUANTITY_TOO_LARGE = 26  # above limits.quantity_max
+    INVALID_ARROW = 27  # a message that begins as Arrow IPC and cannot be read to its end

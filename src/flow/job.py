@@ -14,7 +14,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
 
-from .config import Config, FilesSource, LedgerSource
+from .config import Config, FilesSource, KafkaSource, LedgerSource
 from .generate import Synthetic
 from .prices.book import PriceBook
 from .schema import STANDARD_METERS
@@ -22,15 +22,15 @@ from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
 from .sinks.sink import BlockSink
 from .sinks.writer import Writer
-from .sources import files, ledger, synthetic
+from .sources import files, kafka, ledger, synthetic
 from .sources.pausing import Flow
 from .state.directory import Lineage, StateDirectory
 from .state.ledger import LedgerWriter
-from .steps.batches import Columns, Decoded, Limits, Lines, Unreadable
+from .steps.batches import Columns, Decoded, Heartbeat, Limits, Lines, Unreadable
 from .steps.decode import decode
 from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
-from .steps.route import Routed, route
+from .steps.route import Routed, route, route_heartbeat
 
 FLOW_ID = "tallyflow"
 
@@ -49,6 +49,8 @@ class Job:
     read: int = 0
     """Events read in this run, as decode counts them."""
     unknown_fields: int = 0
+    kafka_source: kafka.KafkaSource | None = None
+    """The source, once it is made, if it is Kafka."""
     on_read: Callable[[int], None] = lambda events: None
     """Told how many events each batch had, for a progress display."""
 
@@ -75,14 +77,24 @@ class Job:
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
             return files.FilesSource(source.path, source.format, readers, rows, held)
+        if isinstance(source, KafkaSource):
+            self.kafka_source = kafka.KafkaSource(source, self.directory.path / "kafka", rows, config.epoch_us, held)
+            return self.kafka_source
         if isinstance(source, LedgerSource):
             folder = source.path or config.ledger
             assert folder is not None  # the config was checked for it
             return ledger.LedgerSource(folder, readers, rows, held)
         return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held)
 
-    def decode(self, item: Lines | Columns | Unreadable | Decoded) -> Decoded:
+    def finish_source(self) -> None:
+        """The run has ended and its last snapshot is durable."""
+        if self.kafka_source is not None:
+            self.kafka_source.finish()
+
+    def decode(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
         """Bytes to columns; a bad event becomes a rejected row. The ledger's events come decoded."""
+        if isinstance(item, Heartbeat):
+            return item
         decoded = item if isinstance(item, Decoded) else decode(item, self._limits, self.clock())
         with self._count_lock:
             self.read += decoded.read
@@ -90,9 +102,11 @@ class Job:
         self.on_read(decoded.read)
         return decoded
 
-    def route(self, decoded: Decoded) -> Iterator[tuple[str, Routed]]:
+    def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
         """Splits a batch over the shards; a shard's name is the Bytewax key."""
-        return ((routed.shard, routed) for routed in route(decoded, self.config.shards))
+        shards = self.config.shards
+        parts = route_heartbeat(shards) if isinstance(decoded, Heartbeat) else route(decoded, shards)
+        return ((routed.shard, routed) for routed in parts)
 
     def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
         """The logic of one shard, from its snapshot or new."""

@@ -67,6 +67,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
             for writer in job.sink.writers:
                 writer.finish()
             publisher.finish()
+            job.finish_source()
             point("run.after_finish")
         except BaseException:
             publisher.abandon()

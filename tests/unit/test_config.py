@@ -170,11 +170,8 @@ KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits"
             ["c.yaml:1: source.kind: 'file' is not a kind of source; did you mean files?"],
         ),
         (
-            {"source": "{kind: kafka, brokers: b}"},
-            [
-                "c.yaml:1: source.kind: 'kafka' is not available in this version; "
-                "there are files, ledger, synthetic"
-            ],
+            {"source": "{kind: kafkas}"},
+            ["c.yaml:1: source.kind: 'kafkas' is not a kind of source; did you mean kafka?"],
         ),
         ({"source": "{kind: files}"}, ["c.yaml:1: source.path: is missing"]),
         ({"source": "{kind: files, path: []}"}, ["c.yaml:1: source.path: a list names no files"]),

@@ -14,6 +14,7 @@ from ..faults import point
 from ..kernels import Rows
 from ..schema import DIMENSIONS, LEDGER
 from ..state.ledger import LedgerWriter
+from ..steps.batches import source_positions
 from ..steps.combine import BlockBuilder
 from ..steps.rate import Rated
 from ..steps.route import Routed
@@ -113,13 +114,12 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
         events = events.take(pa.Array.from_buffers(pa.uint32(), count, [None, rows]))
     usage = events.column("usage")
     meter, quantity = usage.values.field("meter"), usage.values.field("quantity")
-    origin = pa.scalar(routed.origin + ":")
     columns = [
         events.column("id"),
         events.column("source").cast(pa.string()),
         events.column("event_time_us").cast(pa.timestamp("us", tz="UTC")),
         *(events.column(name).cast(pa.string()) for name in DIMENSIONS),
         pa.MapArray.from_arrays(usage.offsets, meter.cast(pa.string()), quantity).cast(LEDGER.field("usage").type),
-        pa.compute.binary_join_element_wise(origin, events.column("position").cast(pa.string()), ""),
+        source_positions(routed.origin, events.column("position"), routed.messages),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=LEDGER)

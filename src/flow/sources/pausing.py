@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from bytewax.inputs import StatefulSourcePartition
 
-from ..steps.batches import Columns, Lines, Unreadable
+from ..steps.batches import Columns, Heartbeat, Lines, Unreadable
 
-Item = Lines | Columns | Unreadable
+Item = Lines | Columns | Unreadable | Heartbeat
 X = TypeVar("X")
 
 _PAUSE = timedelta(milliseconds=50)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import RejectReason
 from ..schema import EVENTS, REJECTED, STANDARD_METERS
@@ -12,12 +15,23 @@ METERS_PER_EVENT_LIMIT = 1024
 
 
 @dataclass(frozen=True)
+class Messages:
+    """Which messages a text was joined from; they have no common byte offsets, so this turns a place in it into one."""
+
+    starts: npt.NDArray[np.int64]
+    """Byte of the text at which each begins, ascending from 0."""
+    offsets: npt.NDArray[np.int64]
+    """The offset of each in its partition."""
+
+
+@dataclass(frozen=True)
 class Lines:
-    """Whole NDJSON lines; a line's position is its byte offset in `origin`."""
+    """Whole NDJSON lines; a line's position is its byte offset in `origin`, or in `data` if that has `messages`."""
 
     origin: str
     offset: int
     data: bytes
+    messages: Messages | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,15 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Heartbeat:
+    """No event, but a sign of life that reaches every shard and writer.
+
+    A writer takes part in the snapshot of an epoch only if something reached it in that epoch, and freezes its last
+    block with the next snapshot: without heartbeats the last events before a silence would wait for its end.
+    """
+
+
+@dataclass(frozen=True)
 class Decoded:
     """What decode makes of one item; `read` is counted from the input, not from the two outcomes."""
 
@@ -49,6 +72,24 @@ class Decoded:
     rejected: pa.RecordBatch  # REJECTED
     read: int
     unknown_fields: int
+    messages: Messages | None = None
+
+
+def source_positions(origin: str, positions: pa.Int64Array, messages: Messages | None) -> pa.StringArray:
+    """Where events come from, for people: `origin:position`.
+
+    With messages it is `origin:offset`, and `origin:offset+byte` for an event that is not the first of its message.
+    """
+    if messages is None:
+        return pc.binary_join_element_wise(origin, positions.cast(pa.string()), ":")
+    place = positions.to_numpy()
+    message = np.searchsorted(messages.starts, place, side="right") - 1
+    byte = place - messages.starts[message]
+    texts = pc.binary_join_element_wise(origin, pa.array(messages.offsets[message]).cast(pa.string()), ":")
+    if not byte.any():
+        return texts
+    within = pc.binary_join_element_wise(texts, pa.array(byte).cast(pa.string()), "+")
+    return pc.if_else(pa.array(byte > 0), within, texts)
 
 
 @dataclass(frozen=True)
@@ -76,17 +117,19 @@ class Limits:
 class Rejects:
     """Collects rejected events of one origin into a REJECTED batch."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, messages: Messages | None = None) -> None:
         self._origin = origin
-        self._rows: list[tuple[str, str, str, bytes]] = []
+        self._messages = messages
+        self._rows: list[tuple[int, str, str, bytes]] = []
 
     def add(self, position: int, reason: RejectReason, detail: str, payload: bytes) -> None:
-        self._rows.append((f"{self._origin}:{position}", reason.name, detail, payload))
+        self._rows.append((position, reason.name, detail, payload))
 
     def batch(self) -> pa.RecordBatch:
-        columns = zip(*self._rows, strict=True) if self._rows else [[]] * len(REJECTED)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECTED, strict=True)]
-        return pa.RecordBatch.from_arrays(arrays, schema=REJECTED)
+        columns = list(zip(*self._rows, strict=True)) if self._rows else [[]] * len(REJECTED)
+        positions = source_positions(self._origin, pa.array(columns[0], pa.int64()), self._messages)
+        rest = [pa.array(column, field.type) for column, field in zip(columns[1:], list(REJECTED)[1:], strict=True)]
+        return pa.RecordBatch.from_arrays([positions, *rest], schema=REJECTED)
 
 
 def no_events() -> pa.RecordBatch:

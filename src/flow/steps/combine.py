@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ..errors import BalanceError
 from ..kernels import SLOTS, Combiner, Grain
 from ..schema import DIMENSIONS
+from .batches import source_positions
 from .deduplicate import Judged
 from .rate import Rated
 
@@ -194,13 +195,15 @@ def _picked(rows: pa.Buffer, count: int) -> pa.UInt32Array:
 
 def _described(routed: Any, picked: pa.UInt32Array) -> Iterator[dict[str, Any]]:
     """Rows of a batch, one dict each, with the event as canonical JSON; for the few that are set aside."""
-    for event in routed.events.take(picked).to_pylist():
+    events = routed.events.take(picked)
+    positions = source_positions(routed.origin, events.column("position"), routed.messages).to_pylist()
+    for event, position in zip(events.to_pylist(), positions, strict=True):
         usage = {item["meter"]: item["quantity"] for item in event["usage"]}
         event_time = _instant(event["event_time_us"])
         payload = {"id": event["id"], "source": event["source"], "time": event_time.isoformat().replace("+00:00", "Z")}
         payload |= {name: event[name] for name in DIMENSIONS} | {"usage": dict(sorted(usage.items()))}
         yield {
-            "source_position": f"{routed.origin}:{event['position']}",
+            "source_position": position,
             "source": event["source"],
             "id": event["id"],
             "event_time": event_time,

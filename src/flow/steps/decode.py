@@ -33,7 +33,7 @@ def _decode_lines(item: Lines, limits: Limits, now_us: int) -> Decoded:
         meters_max=limits.meters_per_event_max,
         time_max_us=min(now_us + limits.clock_skew_us, TIME_END_US - 1),
     )
-    rejected = Rejects(item.origin)
+    rejected = Rejects(item.origin, item.messages)
     unknown_fields = 0
     while parser.run():
         line = item.data[parser.line_start : parser.line_end]
@@ -55,4 +55,5 @@ def _decode_lines(item: Lines, limits: Limits, now_us: int) -> Decoded:
         rejected.batch(),
         parser.read,
         parser.unknown_fields + unknown_fields,
+        item.messages,
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..errors import BalanceError
 from ..kernels import Identity, Rows, identify, split_by_shard
-from .batches import Decoded
+from .batches import Decoded, Messages, Rejects, no_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Routed:
     rejected: pa.RecordBatch
     """REJECTED."""
     unknown_fields: int = 0
+    messages: Messages | None = None
+    """With it, `source_positions` says where the events come from."""
 
     @property
     def read(self) -> int:
@@ -72,7 +74,15 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
     home = zlib.crc32(_first_position(decoded).encode()) % shards
     if shards == 1:
         yield Routed(
-            shard_name(0), decoded.origin, events, identity, None, events.num_rows, rejected, decoded.unknown_fields
+            shard_name(0),
+            decoded.origin,
+            events,
+            identity,
+            None,
+            events.num_rows,
+            rejected,
+            decoded.unknown_fields,
+            decoded.messages,
         )
         return
     for number, (rows, count) in enumerate(split_by_shard(identity.fingerprint, shards)):
@@ -87,7 +97,16 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
                 count,
                 rejected if at_home else rejected.slice(0, 0),
                 decoded.unknown_fields if at_home else 0,
+                decoded.messages,
             )
+
+
+def route_heartbeat(shards: int) -> Iterator[Routed]:
+    """A `Routed` without events for every shard."""
+    events = no_events()
+    identity, rejected = identify(events), Rejects("heartbeat").batch()
+    for number in range(shards):
+        yield Routed(shard_name(number), "heartbeat", events, identity, None, 0, rejected)
 
 
 def _first_position(decoded: Decoded) -> str:
