@@ -19,8 +19,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from .hash cimport fmix64, hash_pair, murmur3
 from .int128 cimport (
-    i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_lo, u128_load, u128_store,
-    u128_wrapping_add,
+    i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_less, u128_lo, u128_load,
+    u128_store, u128_wrapping_add,
 )
 from .memory cimport grown as _grown, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
@@ -59,6 +59,9 @@ cdef struct Key:
     uint64_t hi
     uint32_t shape
     uint32_t customer
+    uint32_t day  # the day of `day_place`
+    uint32_t cut  # the cut in which `day_place` holds
+    int64_t day_place  # its record among the days: a block rarely touches a second one
 
 cdef struct Shape:
     int32_t meters
@@ -71,43 +74,30 @@ cdef struct RawShape:
     uint32_t shape
 
 cdef struct Leaving:
-    uint64_t order  # customer rank << 32 | window
-    uint64_t key_hi
-    uint64_t key_lo
-    int64_t place
-    int32_t group
-    int32_t spare
+    uint64_t order  # customer rank, window and the first bits of the store key, as many as fit
+    uint64_t what  # record number << 16 | group of slots
 
 cdef extern from *:
     """
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
-    typedef struct { uint64_t order, key_hi, key_lo; int64_t place; int32_t group, spare; } tf_leaving;
-    static int tf_by_key(const void *a, const void *b) {
-        const tf_leaving *x = a, *y = b;
-        if (x->key_hi != y->key_hi) return x->key_hi < y->key_hi ? -1 : 1;
-        return (x->key_lo > y->key_lo) - (x->key_lo < y->key_lo);
-    }
-    /* Radix sort by `order`, then each run of equal `order` by key. `spare` holds n elements; the result is in `rows`. */
+    typedef struct { uint64_t order, what; } tf_leaving;
+    /* Radix sort by `order`, 11 bits a pass, passes without a difference left out; the result is in `rows`. */
     static void tf_sort_leaving(void *rows_, void *spare_, int64_t n) {
-        tf_leaving *rows = rows_, *spare = spare_;
-        for (int shift = 0; shift < 64; shift += 8) {
-            int64_t start[256] = {0};
-            for (int64_t i = 0; i < n; i++) start[(rows[i].order >> shift) & 255]++;
-            if (start[(rows[0].order >> shift) & 255] == n) continue;
+        tf_leaving *rows = rows_, *spare = spare_, *held;
+        for (int shift = 0; shift < 64; shift += 11) {
+            int64_t start[2048] = {0};
+            for (int64_t i = 0; i < n; i++) start[(rows[i].order >> shift) & 2047]++;
+            if (start[(rows[0].order >> shift) & 2047] == n) continue;
             int64_t at = 0;
-            for (int b = 0; b < 256; b++) { int64_t held = start[b]; start[b] = at; at += held; }
-            for (int64_t i = 0; i < n; i++) spare[start[(rows[i].order >> shift) & 255]++] = rows[i];
-            memcpy(rows, spare, (size_t)n * sizeof(tf_leaving));
+            for (int b = 0; b < 2048; b++) { int64_t count = start[b]; start[b] = at; at += count; }
+            for (int64_t i = 0; i < n; i++) spare[start[(rows[i].order >> shift) & 2047]++] = rows[i];
+            held = rows; rows = spare; spare = held;
         }
-        for (int64_t i = 0; i < n;) {
-            int64_t end = i + 1;
-            while (end < n && rows[end].order == rows[i].order) end++;
-            if (end - i > 1) qsort(rows + i, (size_t)(end - i), sizeof(tf_leaving), tf_by_key);
-            i = end;
-        }
+        if (rows != rows_) memcpy(rows_, rows, (size_t)n * sizeof(tf_leaving));
     }
+    static inline int tf_bits(uint64_t value) { return value ? 64 - __builtin_clzll(value) : 0; }
     /* |value| < 10^38, what Decimal(38, 15) can hold */
     static inline int tf_fits_decimal38(__int128 value) {
         const __int128 limit = (__int128)10000000000000000000ULL * (__int128)10000000000000000000ULL;
@@ -115,6 +105,7 @@ cdef extern from *:
     }
     """
     void sort_leaving "tf_sort_leaving"(void *rows, void *spare, int64_t n) nogil
+    int bits "tf_bits"(uint64_t value) nogil
     int fits_decimal38 "tf_fits_decimal38"(i128 value) nogil
 
 
@@ -133,6 +124,8 @@ cdef class Groups:
     cdef char *records
     cdef int64_t used
     cdef int64_t size
+    cdef int64_t *places  # of each record, in the order of their creation
+    cdef int64_t places_size
 
     def __cinit__(self):
         self.mask = FIRST_ENTRIES - 1
@@ -145,6 +138,7 @@ cdef class Groups:
     def __dealloc__(self):
         table_free(self.entries, (self.mask + 1) * sizeof(Entry))
         free(self.records)
+        free(self.places)
 
     cdef void clear(self) noexcept nogil:
         memset(self.entries, 0, (self.mask + 1) * sizeof(Entry))
@@ -169,6 +163,7 @@ cdef class Groups:
         cdef Entry *entry
         cdef Entry *larger
         cdef char *records
+        cdef int64_t *places
         if <uint64_t>(self.count + groups) * 3 > old_size * 2:
             larger = <Entry *>table_alloc(old_size * 2 * sizeof(Entry))
             if larger == NULL:
@@ -183,6 +178,12 @@ cdef class Groups:
                     )
                     entry[0] = old[i]
             table_free(old, old_size * sizeof(Entry))
+        if self.count + groups > self.places_size:
+            places = <int64_t *>realloc(self.places, (self.count + groups) * 2 * sizeof(int64_t))
+            if places == NULL:
+                return ERROR_MEMORY
+            self.places = places
+            self.places_size = (self.count + groups) * 2
         while self.used + groups * record_bytes > self.size:
             records = <char *>realloc(self.records, self.size * 2)
             if records == NULL:
@@ -203,6 +204,7 @@ cdef class Groups:
         entry.shape = shape
         entry.window = window
         entry.place_plus_one = place + 1
+        self.places[self.count] = place
         self.used += record_bytes
         self.count += 1
         return place
@@ -253,6 +255,7 @@ cdef class Combiner:
     cdef Leaving *leaving
     cdef Leaving *leaving_spare
     cdef int64_t leaving_count
+    cdef uint32_t cuts
 
     def __cinit__(self, bytes currency_hash not None, bytes requests_hash not None, bytes empty_hash not None):
         if not (len(currency_hash) == len(requests_hash) == len(empty_hash) == 16):
@@ -422,6 +425,7 @@ cdef class Combiner:
             key.hi = hi
             key.shape = shape
             key.customer = 0
+            key.cut = 0
             self.key_count += 1
             slot[0] = <uint32_t>self.key_count
             new_rows[new_count[0]] = row
@@ -571,40 +575,53 @@ cdef class Combiner:
 
     cdef int _sum_days(self) noexcept nogil:
         """Adds every minute group to the day it lies in."""
-        cdef int64_t place = 0, k, j, day_place, width
+        cdef int64_t i, k, j, place, ahead
         cdef Record *record
         cdef Record *day
         cdef Key *key
-        cdef Entry *entry
         cdef uint32_t window
         cdef int error = 0
         self.days.clear()
-        while place < self.minutes.used and not error:
+        self.cuts += 1
+        for i in range(self.minutes.count):
+            if i + 8 < self.minutes.count:
+                ahead = self.minutes.places[i + 8]
+                prefetch(&self.keys[(<Record *>(self.minutes.records + ahead)).key])
+            place = self.minutes.places[i]
             record = <Record *>(self.minutes.records + place)
             key = &self.keys[record.key]
             k = self.shapes[key.shape].meters
-            width = record_bytes(k)
             window = record.window // 1440
-            error = self.days.reserve(1, width)
-            if error:
-                break
-            entry = self.days.find(
-                entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window
-            )
-            if entry.place_plus_one:
-                day_place = entry.place_plus_one - 1
-            else:
-                day_place = self.days.create(entry, key.lo, key.hi, key.shape, window, record.key, width)
-            day = <Record *>(self.days.records + day_place)
+            if key.cut != self.cuts or key.day != window:
+                error = self._open_day(key, record.key, window, record_bytes(k))
+                if error:
+                    return error
+            day = <Record *>(self.days.records + key.day_place)
             day.events += record.events
             u128_store(day.digest, u128_wrapping_add(u128_load(day.digest), u128_load(record.digest)))
             for j in range(2 * k + 1):
                 error |= add_at(
-                    self.days.records + day_place + HEADER + 16 * j,
+                    self.days.records + key.day_place + HEADER + 16 * j,
                     i128_load(self.minutes.records + place + HEADER + 16 * j),
                 )
-            place += width
-        return error
+            if error:
+                return error
+        return 0
+
+    cdef int _open_day(self, Key *key, uint32_t number, uint32_t window, int64_t width) noexcept nogil:
+        """Finds or begins the record of a key's day, and remembers it with the key."""
+        cdef Entry *entry
+        cdef int error = self.days.reserve(1, width)
+        if error:
+            return error
+        entry = self.days.find(entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window)
+        if entry.place_plus_one:
+            key.day_place = entry.place_plus_one - 1
+        else:
+            key.day_place = self.days.create(entry, key.lo, key.hi, key.shape, window, number, width)
+        key.day = window
+        key.cut = self.cuts
+        return 0
 
     def cut(self):
         """Ends the block: sums the days. Returns (minute rows, day rows) that will leave. Raises OverflowError."""
@@ -618,52 +635,88 @@ cdef class Combiner:
         return self._rows(self.minutes), self._rows(self.days)
 
     cdef int64_t _rows(self, Groups groups) noexcept:
-        cdef int64_t place = 0, total = 0
-        cdef Shape shape
-        while place < groups.used:
-            shape = self.shapes[self.keys[(<Record *>(groups.records + place)).key].shape]
-            total += shape.groups
-            place += record_bytes(shape.meters)
+        cdef int64_t i, total = 0
+        for i in range(groups.count):
+            total += self.shapes[self.keys[(<Record *>(groups.records + groups.places[i])).key].shape].groups
         return total
 
-    def sort(self, bint day, int64_t rows, uintptr_t customer_ranks):
+    def sort(self, bint day, int64_t rows, uintptr_t customer_ranks, int64_t customers):
         """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window, key."""
         cdef Groups groups = self.days if day else self.minutes
-        cdef const int32_t *rank = <const int32_t *>customer_ranks
-        cdef int64_t place = 0, n = 0, g
-        cdef Record *record
-        cdef Key *key
-        cdef Shape shape
-        cdef u128 store_key
         self.leaving = <Leaving *>_grown(self.leaving, (rows + 1) * sizeof(Leaving))
         self.leaving_spare = <Leaving *>_grown(self.leaving_spare, (rows + 1) * sizeof(Leaving))
-        hashes = b"".join(self.slot_hashes)
-        cdef const char *slot_hash = hashes
-        cdef int64_t total = 0
-        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
-        for g in range(self.shape_count):
-            start[g] = total
-            total += self.shapes[g].groups
+        slot_hashes = b"".join(self.slot_hashes)
+        cdef const char *slot_hash = slot_hashes
+        cdef int64_t *start = self._slot_starts()
+        cdef int64_t n
         with nogil:
-            while place < groups.used:
-                record = <Record *>(groups.records + place)
-                key = &self.keys[record.key]
-                shape = self.shapes[key.shape]
-                for g in range(shape.groups):
-                    store_key = _store_key(key, slot_hash + 16 * (start[key.shape] + g))
-                    self.leaving[n].order = <uint64_t>rank[key.customer] << 32 | record.window
-                    self.leaving[n].key_hi = u128_hi(store_key)
-                    self.leaving[n].key_lo = u128_lo(store_key)
-                    self.leaving[n].place = place
-                    self.leaving[n].group = <int32_t>g
-                    n += 1
-                place += record_bytes(shape.meters)
-            if n:
-                sort_leaving(self.leaving, self.leaving_spare, n)
+            n = self._order(groups, <const int32_t *>customer_ranks, customers, slot_hash, start)
+            sort_leaving(self.leaving, self.leaving_spare, n)
+            self._settle_ties(groups, n, slot_hash, start)
         free(start)
         if n != rows:
             raise ValueError("the number of rows has changed since the cut")
         self.leaving_count = n
+
+    cdef int64_t *_slot_starts(self) except NULL:
+        """Of each shape, the number of its first store row among all shapes'; to be freed."""
+        cdef int64_t shape, total = 0
+        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
+        for shape in range(self.shape_count):
+            start[shape] = total
+            total += self.shapes[shape].groups
+        return start
+
+    cdef int64_t _order(self, Groups groups, const int32_t *rank, int64_t customers, const char *slot_hash,
+                        const int64_t *start) noexcept nogil:
+        """Fills `leaving` with a row a store row; what of the store key does not fit in `order` is settled later."""
+        cdef int64_t i, g, n = 0
+        cdef uint32_t first = <uint32_t>-1, last = 0
+        cdef Record *record
+        cdef Key *key
+        cdef u128 store_key
+        cdef int window_bits, key_bits
+        for i in range(groups.count):
+            record = <Record *>(groups.records + groups.places[i])
+            first = min(first, record.window)
+            last = max(last, record.window)
+        window_bits = bits(last - first) if groups.count else 0
+        key_bits = 64 - window_bits - bits(<uint64_t>customers)
+        for i in range(groups.count):
+            if i + 8 < groups.count:
+                prefetch(&self.keys[(<Record *>(groups.records + groups.places[i + 8])).key])
+            record = <Record *>(groups.records + groups.places[i])
+            key = &self.keys[record.key]
+            for g in range(self.shapes[key.shape].groups):
+                store_key = _store_key(key, slot_hash + 16 * (start[key.shape] + g))
+                self.leaving[n].order = (
+                    (<uint64_t>rank[key.customer] << window_bits | (record.window - first)) << key_bits
+                    | u128_hi(store_key) >> (64 - key_bits)
+                )
+                self.leaving[n].what = <uint64_t>i << 16 | <uint64_t>g
+                n += 1
+        return n
+
+    cdef void _settle_ties(self, Groups groups, int64_t n, const char *slot_hash, const int64_t *start) noexcept nogil:
+        """Rows whose `order` is equal, by their whole store key: they are rare and few, so one by one."""
+        cdef int64_t i, j
+        cdef Leaving held
+        for i in range(1, n):
+            if self.leaving[i].order != self.leaving[i - 1].order:
+                continue
+            held = self.leaving[i]
+            j = i
+            while j > 0 and self.leaving[j - 1].order == held.order and u128_less(
+                self._leaving_key(groups, held, slot_hash, start),
+                self._leaving_key(groups, self.leaving[j - 1], slot_hash, start),
+            ):
+                self.leaving[j] = self.leaving[j - 1]
+                j -= 1
+            self.leaving[j] = held
+
+    cdef inline u128 _leaving_key(self, Groups groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
+        cdef Key *key = &self.keys[(<Record *>(groups.records + groups.places[row.what >> 16])).key]
+        return _store_key(key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF)))
 
     def write(
         self, bint day, int64_t first, int64_t rows, uintptr_t customers, uintptr_t windows, uintptr_t keys,
@@ -681,10 +734,11 @@ cdef class Combiner:
         cdef char *quantity[STORE_SLOTS]
         cdef char *amount[STORE_SLOTS]
         cdef int64_t i, j, k, meter
-        cdef Leaving *row
+        cdef Leaving row
         cdef Record *record
         cdef Key *key
         cdef char *sums
+        cdef int64_t group, place
         cdef i128 zero = i128_from_int64(0)
         cdef i128 value
         cdef bint too_large = False
@@ -693,23 +747,31 @@ cdef class Combiner:
         for j in range(STORE_SLOTS):
             quantity[j] = <char *><uintptr_t>quantities[j]
             amount[j] = <char *><uintptr_t>amounts[j]
+        slot_hash = b"".join(self.slot_hashes)
+        cdef const char *hashes = slot_hash
+        cdef int64_t *start = self._slot_starts()
         with nogil:
             for i in range(rows):
+                if i + 16 < rows:
+                    prefetch(groups.records + groups.places[self.leaving[first + i + 16].what >> 16])
+                    prefetch(groups.records + groups.places[self.leaving[first + i + 16].what >> 16] + 64)
                 if i + 8 < rows:
-                    prefetch(groups.records + self.leaving[first + i + 8].place)
-                row = &self.leaving[first + i]
-                record = <Record *>(groups.records + row.place)
+                    place = groups.places[self.leaving[first + i + 8].what >> 16]
+                    prefetch(&self.keys[(<Record *>(groups.records + place)).key])
+                row = self.leaving[first + i]
+                group = <int64_t>(row.what & 0xFFFF)
+                place = groups.places[row.what >> 16]
+                record = <Record *>(groups.records + place)
                 key = &self.keys[record.key]
                 k = self.shapes[key.shape].meters
-                sums = groups.records + row.place + HEADER
+                sums = groups.records + place + HEADER
                 customer[i] = <int32_t>key.customer
                 window[i] = record.window * window_seconds
-                memcpy(key_out + 16 * i, &row.key_lo, 8)
-                memcpy(key_out + 16 * i + 8, &row.key_hi, 8)
+                u128_store(key_out + 16 * i, _store_key(key, hashes + 16 * (start[key.shape] + group)))
                 event_count[i] = record.events
                 memcpy(digest + 16 * i, record.digest, 16)
                 for j in range(STORE_SLOTS):
-                    meter = STORE_SLOTS * row.group + j - 1  # -1 is `requests`
+                    meter = STORE_SLOTS * group + j - 1  # -1 is `requests`
                     if meter >= k:
                         i128_store(quantity[j] + 16 * i, zero)
                         i128_store(amount[j] + 16 * i, zero)
@@ -722,6 +784,7 @@ cdef class Combiner:
                     if not fits_decimal38(value):
                         too_large = True
                     i128_store(amount[j] + 16 * i, value)
+        free(start)
         if too_large:
             raise OverflowError("an amount of a window beyond Decimal(38, 15)")
 
@@ -751,14 +814,11 @@ cdef class Combiner:
         cdef int32_t *number_out = <int32_t *>numbers
         cdef char *key_out = <char *>keys
         cdef int32_t *slot_out = <int32_t *>slot_row
-        cdef int64_t number, g, n = 0, total = 0
+        cdef int64_t number, g, n = 0
         cdef Key *key
         hashes = b"".join(self.slot_hashes)
         cdef const char *slot_hash = hashes
-        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
-        for g in range(self.shape_count):
-            start[g] = total
-            total += self.shapes[g].groups
+        cdef int64_t *start = self._slot_starts()
         with nogil:
             for number in range(first_key, self.key_count):
                 key = &self.keys[number]

@@ -30,6 +30,7 @@ cdef extern from *:
     static inline uint64_t tf_u128_lo(tf_u128 value) { return (uint64_t)value; }
     static inline uint64_t tf_u128_hi(tf_u128 value) { return (uint64_t)(value >> 64); }
     static inline tf_u128 tf_u128_wrapping_add(tf_u128 a, tf_u128 b) { return a + b; }
+    static inline int tf_u128_less(tf_u128 a, tf_u128 b) { return a < b; }
     static inline tf_i128 tf_i128_load(const void *p) { tf_i128 v; __builtin_memcpy(&v, p, 16); return v; }
     static inline void tf_i128_store(void *p, tf_i128 v) { __builtin_memcpy(p, &v, 16); }
     static inline tf_u128 tf_u128_load(const void *p) { tf_u128 v; __builtin_memcpy(&v, p, 16); return v; }
@@ -44,6 +45,7 @@ cdef extern from *:
     u128 u128_make "tf_u128_make"(unsigned long long hi, unsigned long long lo) nogil
     unsigned long long u128_lo "tf_u128_lo"(u128 value) nogil
     unsigned long long u128_hi "tf_u128_hi"(u128 value) nogil
+    bint u128_less "tf_u128_less"(u128 a, u128 b) nogil
     u128 u128_wrapping_add "tf_u128_wrapping_add"(u128 a, u128 b) nogil
     i128 i128_load "tf_i128_load"(const void *p) nogil
     void i128_store "tf_i128_store"(void *p, i128 value) nogil

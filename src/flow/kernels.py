@@ -347,7 +347,7 @@ class Combiner:
 
     def grain(self, day: bool, rows: int, ranks: pa.Int32Array, rows_max: int) -> Iterator[Grain]:
         """The rows of one grain in the store's order, in runs of at most `rows_max`. Raises OverflowStop."""
-        self._combiner.sort(day, rows, _address(ranks.buffers()[1]))
+        self._combiner.sort(day, rows, _address(ranks.buffers()[1]), len(ranks))
         for first in range(0, rows, rows_max):
             count = min(rows_max, rows - first)
             out = Grain(

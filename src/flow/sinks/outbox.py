@@ -10,6 +10,7 @@ gone once the store has it. The json is deleted first, so that a block without i
 import json
 import zlib
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from ..errors import StateError
 from ..faults import point
-from ..state.files import explain, make_folder, write_synced, write_whole
+from ..state.files import SummedFile, explain, make_folder, write_whole
 from ..store.tables import TABLES
 
 
@@ -133,12 +134,16 @@ class Outbox:
 
 
 def _write_arrow(path: Path, table: str, rows: pa.Table) -> BlockFile:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
-        writer.write_table(rows.combine_chunks())
-    content = sink.getvalue()
-    write_synced(path, memoryview(content))
-    return BlockFile(table, path.name, content.size, zlib.crc32(content))
+    try:
+        with (
+            closing(SummedFile(path)) as file,
+            pa.PythonFile(file, mode="w") as sink,
+            pa.ipc.new_file(sink, rows.schema) as writer,
+        ):
+            writer.write_table(rows.combine_chunks())
+    except OSError as error:
+        raise explain(error, path, "write") from error
+    return BlockFile(table, path.name, file.bytes, file.crc32)
 
 
 def empty_outbox(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 from ..errors import StateError, TallyflowError
@@ -50,15 +51,31 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path, "write") from error
 
 
-def write_synced(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file that something else will name, and syncs it. Raises StateError."""
-    try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise explain(error, path, "write") from error
+class SummedFile:
+    """A new file that something else will name: written piece by piece, summed up on the way, synced at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.bytes = 0
+        self.crc32 = 0
+        self.closed = False
+        self._file = path.open("wb", buffering=0)
+
+    def write(self, piece: bytes) -> int:
+        rest = memoryview(piece)
+        while rest:  # a single write ends at 2 GiB
+            rest = rest[self._file.write(rest) :]
+        self.crc32 = zlib.crc32(piece, self.crc32)
+        self.bytes += len(piece)
+        return len(piece)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.fsync(self._file.fileno())
+            self._file.close()
 
 
 def append_synced(path: Path, at: int, content: bytes) -> None:

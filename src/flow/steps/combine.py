@@ -33,8 +33,8 @@ class BlockBuilder:
         self._keys_max = keys_max
         self._rows_max = rows_per_table_max
         self._combiner = Combiner(currency)
-        self._customers: dict[str, int] = {}
-        self._key_dims: list[pa.RecordBatch] = []  # dimensions of the keys that are new in this block
+        self._names: dict[str, dict[str, int]] = {name: {} for name in DIMENSIONS}  # a code for each value
+        self._key_codes: list[list[pa.Array]] = []  # codes of the keys that are new in this block, per batch
         self._told = 0  # keys that blocks before this one have told the store
         self._counts: dict[str, Counter[str]] = {}
         self._rejected: list[pa.RecordBatch] = []
@@ -83,13 +83,16 @@ class BlockBuilder:
 
     def _learn_keys(self, events: pa.RecordBatch, new_rows: pa.Buffer, new: int, first_key: int) -> None:
         picked = _picked(new_rows, new)
-        dims = pa.RecordBatch.from_arrays(
-            [events.column(name).take(picked).cast(pa.string()) for name in DIMENSIONS], names=list(DIMENSIONS)
-        )
-        self._key_dims.append(dims)
-        encoded = dims.column("customer").dictionary_encode()
-        codes = [self._customers.setdefault(name, len(self._customers)) for name in encoded.dictionary.to_pylist()]
-        self._combiner.name_customers(first_key, pa.array(codes, pa.int32()).take(encoded.indices))
+        codes = [self._codes(name, events.column(name), picked) for name in DIMENSIONS]
+        self._key_codes.append(codes)
+        self._combiner.name_customers(first_key, codes[DIMENSIONS.index("customer")])
+
+    def _codes(self, dimension: str, column: pa.DictionaryArray, picked: pa.UInt32Array) -> pa.Int32Array:
+        """This builder's codes of the picked rows' values; only values that are picked get one."""
+        used = column.indices.take(picked).dictionary_encode()
+        codes = self._names[dimension]
+        values = column.dictionary.take(used.dictionary).to_pylist()
+        return pa.array([codes.setdefault(value, len(codes)) for value in values], pa.int32()).take(used.indices)
 
     @property
     def empty(self) -> bool:
@@ -110,9 +113,8 @@ class BlockBuilder:
         """
         minute_rows, day_rows = self._combiner.cut()
         yield from self._keys()
-        names = sorted(self._customers, key=str.encode)
-        ranks = pa.array(_ranks(names, self._customers), pa.int32())
-        customers = pa.array(list(self._customers), pa.string())
+        ranks = _ranks(self._names["customer"])
+        customers = pa.array(list(self._names["customer"]), pa.string())
         for table, day, rows in (("rollup_minute", False, minute_rows), ("rollup_day", True, day_rows)):
             for grain in self._combiner.grain(day, rows, ranks, self._rows_max):
                 yield table, _rollup(grain, customers)
@@ -134,11 +136,11 @@ class BlockBuilder:
         """The next block begins."""
         self._combiner.clear()
         self._told = self._combiner.key_count
-        self._key_dims, self._rejected, self._conflicting, self._late = [], [], [], []
+        self._key_codes, self._rejected, self._conflicting, self._late = [], [], [], []
         self._counts = {}
         if self._told > self._keys_max:
             self._combiner.forget_keys()
-            self._customers = {}
+            self._names = {name: {} for name in DIMENSIONS}
             self._told = 0
 
     def _keys(self) -> Tables:
@@ -149,23 +151,31 @@ class BlockBuilder:
         place = pa.Array.from_buffers(pa.int32(), count, [None, places])
         first = pa.scalar(self._told, pa.int32())
         within = pc.subtract(pa.Array.from_buffers(pa.int32(), count, [None, numbers]), first)
-        dims = pa.Table.from_batches(self._key_dims).take(within)
+        dims = {
+            name: pa.DictionaryArray.from_arrays(
+                pa.concat_arrays([codes[n] for codes in self._key_codes]).take(within),
+                pa.array(list(self._names[name]), pa.string()),
+                safe=False,
+            )
+            for n, name in enumerate(DIMENSIONS)
+        }
         columns = {
-            "customer": dims.column("customer"),
+            "customer": dims["customer"],
             "key": pa.Array.from_buffers(pa.binary(16), count, [None, keys]),
-            **{name: dims.column(name) for name in _KEY_DIMENSIONS},
-            "currency": pa.array([self._currency] * count),
+            **{name: dims[name] for name in _KEY_DIMENSIONS},
+            "currency": pa.DictionaryArray.from_arrays(pc.multiply(place, 0), pa.array([self._currency])),
             "meters": pa.array([names for names, _ in slots], pa.list_(pa.string())).take(place),
             "unpriced": pa.array([mask for _, mask in slots], pa.uint8()).take(place),
         }
         yield "keys", pa.table(columns)
 
 
-def _ranks(ordered: list[str], codes: dict[str, int]) -> list[int]:
+def _ranks(codes: dict[str, int]) -> pa.Int32Array:
+    """The place of each code in the order of the names' bytes."""
     ranks = [0] * len(codes)
-    for rank, name in enumerate(ordered):
+    for rank, name in enumerate(sorted(codes, key=str.encode)):
         ranks[codes[name]] = rank
-    return ranks
+    return pa.array(ranks, pa.int32())
 
 
 def _rollup(grain: Grain, customers: pa.StringArray) -> pa.Table:
