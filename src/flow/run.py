@@ -1,6 +1,9 @@
 """Runs the job of a config: from a locked state directory to a balance that was checked in the store."""
 
+import os
+import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -8,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -91,23 +96,33 @@ def _run_dataflow(job: Job, workers: int, recovery: RecoveryConfig) -> None:
     """Runs Bytewax; what a step raised comes out as it was, not as Bytewax's wrapping of it."""
     flow = dataflow(job)
     try:
-        cluster_main(
-            flow,
-            [],
-            0,
-            epoch_interval=timedelta(microseconds=job.config.epoch_us),
-            recovery_config=recovery,
-            worker_count_per_proc=workers,
-        )
+        with _panics_explained(job.directory.recovery):
+            cluster_main(
+                flow,
+                [],
+                0,
+                epoch_interval=timedelta(microseconds=job.config.epoch_us),
+                recovery_config=recovery,
+                worker_count_per_proc=workers,
+            )
     except (BytewaxRuntimeError, RuntimeError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TallyflowError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        raise StateError(
-            f"the dataflow stopped: {error}; if this names the recovery store, look at {job.directory.recovery}"
-        ) from error
+        raise _engine_error(job.directory.recovery, str(error)) from error
+
+
+def _engine_error(recovery: Path, message: str) -> StateError:
+    """One line for what stopped Bytewax itself; that is its recovery store, or a defect."""
+    reason = re.search(r'Sqlite.*Some\("([^"]+)"\)', message, re.DOTALL)
+    if reason is None:
+        return StateError(f"{recovery}: the dataflow stopped: {' '.join(message.split())}")
+    return StateError(
+        f"{recovery}: Bytewax cannot use its recovery store ({reason[1]}); is the disk full or read-only? "
+        "Mend that and start again: nothing is lost"
+    )
 
 
 @contextmanager
@@ -132,6 +147,47 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _panics_explained(recovery: Path) -> Iterator[None]:
+    """While inside, a panic of Bytewax becomes one clear line.
+
+    Rust reports a panic, with its stack, on file descriptor 2 before Python hears of it. So that descriptor is held
+    back, while Python's own stderr goes on; what was held back comes out in the end, unless it is the report of a panic
+    that is explained.
+    """
+    sys.stderr.flush()
+    python_stderr, real, held = sys.stderr, os.dup(2), os.memfd_create("native-stderr")
+    if _is_descriptor_2(python_stderr):
+        sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.dup2(held, 2)
+    explained = False
+    try:
+        yield
+    except TallyflowError:
+        explained = True
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3's, which has no module to import it from
+            raise
+        explained = True
+        raise _engine_error(recovery, str(error)) from error
+    finally:
+        os.dup2(real, 2)
+        sys.stderr = python_stderr
+        said = os.pread(held, os.fstat(held).st_size, 0)
+        if said and not (explained and b"panicked at" in said):
+            os.write(2, said)
+        os.close(held)
+        os.close(real)
+
+
+def _is_descriptor_2(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
     """Bytewax's recovery store; its number of partitions can never change."""
     folder = directory.recovery
@@ -141,7 +197,8 @@ def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
             making.mkdir(parents=True, exist_ok=True)
             for leftover in making.iterdir():
                 leftover.unlink()
-            init_db_dir(making, partitions)
+            with _panics_explained(making):
+                init_db_dir(making, partitions)
             making.rename(folder)
     except OSError as error:
         raise explain(error, folder, "make the recovery store") from error

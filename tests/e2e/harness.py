@@ -181,9 +181,12 @@ class Pipeline:
     def config(self, **changes: Any) -> Config:
         """Writes the config file, with changes that stay, and reads it."""
         self.settings |= changes
+        self._write_config()
+        return load_config(self.config_path)
+
+    def _write_config(self) -> None:
         (self.folder / "prices.yaml").write_text(self.prices)
         self.config_path.write_text(yaml.safe_dump(self.settings))
-        return load_config(self.config_path)
 
     def run(self, workers: int = 1, **changes: Any) -> Outcome:
         """Runs in this process."""
@@ -191,7 +194,7 @@ class Pipeline:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Starts the `tallyflow` command; `-c CONFIG` is added to all but `run CONFIG`."""
-        self.config()
+        self._write_config()
         last = [str(self.config_path)] if arguments[0] == "run" else ["-c", str(self.config_path)]
         environment = os.environ | {"COLUMNS": "200", "PYTHONFAULTHANDLER": ""}
         return subprocess.Popen(

@@ -104,7 +104,9 @@ def test_rejected_events_keep_reason_position_and_bytes(pipeline: Pipeline) -> N
     assert pipeline.views() == truth(good)
     found = {
         position: (reason, bytes.fromhex(payload))
-        for position, reason, payload in pipeline.rows("SELECT source_position, reason, hex(payload) FROM rejected_events")
+        for position, reason, payload in pipeline.rows(
+            "SELECT source_position, reason, hex(payload) FROM rejected_events"
+        )
     }
     assert found == positions
     details = pipeline.rows("SELECT reason FROM rejected_events WHERE detail = ''")

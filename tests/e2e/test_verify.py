@@ -102,7 +102,8 @@ def test_an_amount_a_digest_and_a_balance(billed: Pipeline) -> None:
     # Both tables tell the same lie: only the ledger knows better.
     assert found(checked(billed)) == {(view, column) for view in views for column in ("amount", "digest")}
     billed.execute(
-        "INSERT INTO pipeline_balance SELECT lineage, writer, 999, shard, 1, 1, 0, 0, 0, 0 FROM pipeline_balance LIMIT 1"
+        "INSERT INTO pipeline_balance SELECT lineage, writer, 999, shard, 1, 1, 0, 0, 0, 0 "
+        "FROM pipeline_balance LIMIT 1"
     )
     assert ("pipeline_balance", "accepted") in found(checked(billed))
 
