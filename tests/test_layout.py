@@ -45,7 +45,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "run": ("errors faults config prices state steps store sinks job", "bytewax"),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "cli": (
-        "errors schema config prices state generate traces kernels steps store statements run verify",
+        "errors schema config prices state generate traces kernels steps sources store statements run verify",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

@@ -240,6 +240,7 @@ class SyntheticSource(_Model):
 
 
 KAFKA_REFUSED = {
+    "allow.auto.create.topics": "a topic that is not there must stop the job",
     "auto.offset.reset": "a position that is gone must stop the job, never move it; `start` is for a new one",
     "auto.commit.enable": "positions are kept in the snapshot; `group` has them shown to lag tools",
     "auto.commit.interval.ms": "positions are kept in the snapshot; `group` has them shown to lag tools",
@@ -251,6 +252,7 @@ KAFKA_REFUSED = {
     "group.id": "write it as `group`",
     "group.instance.id": "there is no membership in a group, partitions are assigned",
     "isolation.level": "it is always read_committed: events of an aborted transaction must not be billed",
+    "max.poll.interval.ms": "partitions are assigned: a pause, however long, loses none",
     "metadata.broker.list": "write it as `brokers`",
 }
 """Options of librdkafka that a config cannot give, and why."""

@@ -147,16 +147,21 @@ class Apache(Broker):
     def __init__(self, folder: Path, jars: Path) -> None:
         super().__init__(folder)
         self._classes = ["-cp", f"{jars}/*"]
-        controller = free_port()
+        controller, sasl = free_port(), free_port()
+        self.sasl_address = f"127.0.0.1:{sasl}"
+        """For the user `billing` with the password `right`."""
         self._properties = folder / "server.properties"
         self._properties.write_text(
             f"""process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{self.address}
+listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller},SASL://{self.sasl_address}
+advertised.listeners=PLAINTEXT://{self.address},SASL://{self.sasl_address}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_billing="right";
 log.dirs={folder / "log"}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1

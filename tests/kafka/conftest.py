@@ -83,10 +83,10 @@ class Job:
         self.running: subprocess.Popen[str] | None = None
         (folder / "prices.yaml").write_text(PRICES)
 
-    def config(self, source: str = "until: end", epoch: str = "200ms") -> Path:
+    def config(self, source: str = "until: end", epoch: str = "200ms", brokers: str = "") -> Path:
         path = self.folder / "config.yaml"
         path.write_text(
-            f"source: {{kind: kafka, brokers: '{self.broker.address}', topic: {self.topic}, {source}}}\n"
+            f"source: {{kind: kafka, brokers: '{brokers or self.broker.address}', topic: {self.topic}, {source}}}\n"
             f"prices: prices.yaml\nstore: chdb:store\nstate_dir: state\nledger: ledger\nepoch: {epoch}\nshards: 2\n"
         )
         return path

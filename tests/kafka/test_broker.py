@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from .brokers import Broker
+from .brokers import Apache, Broker
 from .conftest import TOTALS, Job, check_totals, event
 
 REJECTED = "SELECT source_position, reason, lower(hex(payload)) FROM rejected_events ORDER BY source_position"
@@ -298,3 +298,25 @@ def test_broker_restarted(apache: Broker, make_job: Any) -> None:
     answers = job.answers()
     assert answers is not None
     check_totals(answers, 200)
+
+
+@pytest.mark.slow
+def test_passwords(apache: Apache, make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a cluster that wants a password, which the config takes from the environment
+    topic = apache.topic()
+    apache.produce(topic, [event(n) for n in range(10)])
+    job = make_job(apache, topic)
+    options = (
+        "security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN, sasl.username: billing, sasl.password: '${PASSWORD}'"
+    )
+    job.config(f"until: end, options: {{{options}}}", brokers=apache.sasl_address)
+    monkeypatch.setenv("PASSWORD", "right")
+    check_totals(job.run(), 10)
+    # when it is wrong, then that is said at once, without it
+    monkeypatch.setenv("PASSWORD", "wr0ng")
+    began = time.monotonic()
+    message = job.refused()
+    assert time.monotonic() - began < 20
+    assert f"Kafka at {apache.sasl_address}: cannot look at the topics: " in message
+    assert "Authentication failed: Invalid username or password" in message
+    assert "wr0ng" not in message

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Config, FilesSource, LedgerSource, SyntheticSource, load_config
+from ..config import Config, FilesSource, KafkaSource, LedgerSource, SyntheticSource, load_config
 from ..errors import RefusedStart, StoreError, TallyflowError
 
 BYTEWAX_VERSION = "0.21.1"
@@ -158,11 +158,23 @@ def _source(config: Config) -> Check:
         return Check("source", "ok", f"{Synthetic(**source.given()).events:,} synthetic events")
     if isinstance(source, FilesSource):
         return _files(source.path, "change source.path")
+    if isinstance(source, KafkaSource):
+        return _kafka(source)
     assert isinstance(source, LedgerSource)  # the one kind that is left
     folder = source.path or config.ledger
     return _files(
         (f"{glob.escape(str(folder))}/**/*.parquet",), "change source.path, or fill the ledger first"
     )
+
+
+def _kafka(source: KafkaSource) -> Check:
+    from ..sources.kafka_client import LOOK_S, Cluster
+
+    found = Cluster(source).topics(LOOK_S)
+    if missing := [name for name, topic in found.items() if topic is None]:
+        return Check("source", "fail", f"Kafka topic {missing[0]}: is not there", "make it, or change source.topic")
+    partitions = sum(len(topic.partitions) for topic in found.values() if topic is not None)
+    return Check("source", "ok", f"{partitions} partitions of {len(found)} Kafka topics")
 
 
 def _files(patterns: tuple[str, ...], mend: str) -> Check:

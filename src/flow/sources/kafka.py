@@ -11,6 +11,7 @@ means one moment, whatever happens in the first epoch; a partition that is added
 """
 
 import contextlib
+import os
 import threading
 import time
 import zlib
@@ -25,7 +26,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from .. import config
 from ..errors import SourceError
-from ..state.files import make_folder, write_whole
+from ..state.files import explain, make_folder, sync_folder, write_whole
 from ..state.manifest import seal, unseal
 from ..steps.batches import Heartbeat
 from .kafka_client import LOOK_S, NO_TOPIC, OUT_OF_RANGE, Cluster, Shown, Topic, Watch, another_topic, passes, settings
@@ -163,13 +164,26 @@ class KafkaSource(FixedPartitionedSource[Item, bytes]):
             topic = self._topics[name]
             if not path.exists():
                 offsets = self.cluster.offsets(name, topic.partitions, self.given.start)
-                make_folder(self.folder)
-                write_whole(path, seal(STARTS_MANIFEST, {"topic_id": topic.id, "offsets": sorted(offsets.items())}))
+                _write_first(path, seal(STARTS_MANIFEST, {"topic_id": topic.id, "offsets": sorted(offsets.items())}))
             try:
                 kept = unseal(path.read_bytes(), STARTS_MANIFEST, str(path))
             except OSError as error:
-                raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+                raise explain(error, path, "read") from error
             return {**kept, "offsets": dict(kept["offsets"])}
+
+
+def _write_first(path: Path, content: bytes) -> None:
+    """Writes a file, synced, if no other process of this job was faster. Raises StateError."""
+    make_folder(path.parent)
+    making = path.with_name(f"{path.name}.{os.getpid()}")
+    write_whole(making, content)
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(making)
+        making.unlink()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise explain(error, path, "write") from error
 
 
 class _Reader(PausingPartition[Item]):

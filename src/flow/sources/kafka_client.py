@@ -105,6 +105,7 @@ class Cluster:
         self._brokers = ",".join(source.brokers)
         self._source = source
         self._trouble = ""
+        self._locked_out = False
         given = {**settings(source), "error_cb": self._on_error}
         try:
             Consumer({**given, "group.id": "tallyflow"}).close()
@@ -114,6 +115,18 @@ class Cluster:
 
     def _on_error(self, error: KafkaError) -> None:
         self._trouble = error.str()
+        self._locked_out = error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
+    def _answer(self, future: Any) -> Any:
+        """What a question's future gives. Raises KafkaException; at once if the brokers do not let this client in."""
+        self._locked_out = False
+        while True:
+            try:
+                return future.result(timeout=0.1)
+            except TimeoutError:
+                self._admin.poll(0)  # calls _on_error
+                if self._locked_out:
+                    raise KafkaException(KafkaError(KafkaError._AUTHENTICATION)) from None
 
     def unreachable(self, doing: str, error: Exception) -> SourceError:
         """What to say if the brokers do not answer."""
@@ -127,7 +140,7 @@ class Cluster:
         names = TopicCollection(list(self._source.topics))
         for name, future in self._admin.describe_topics(names, request_timeout=answer_s).items():
             try:
-                description = future.result()
+                description = self._answer(future)
             except KafkaException as error:
                 if error.args[0].code() not in NO_TOPIC:
                     raise self.unreachable("look at the topics", error) from error
@@ -146,7 +159,7 @@ class Cluster:
             answers = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
             )
-            return {partition.partition: future.result().offset for partition, future in answers.items()}
+            return {partition.partition: self._answer(future).offset for partition, future in answers.items()}
         except KafkaException as error:
             raise self.unreachable("ask for the offsets of partitions", error) from error
 
@@ -211,12 +224,18 @@ class Watch:
             self._wanted.notify_all()
 
     def _run(self) -> None:
+        silent = False  # the brokers are
         while not self._stopping:
             began = time.monotonic()
             try:
-                found = self._look()
-            except SourceError:
-                found = {}  # out of reach: nothing is known, neither good nor bad
+                found, trouble = self._look(), ""
+            except SourceError as error:  # nothing is known then, neither good nor bad
+                found, trouble = {}, str(error)
+            if trouble and not silent:
+                LOG.warning("%s; the job waits for them and loses nothing", trouble)
+            elif silent and not trouble:
+                LOG.warning("Kafka: the brokers answer again")
+            silent = bool(trouble)
             with self._wanted:
                 if found:
                     self._compare(found, began)
@@ -241,7 +260,7 @@ class Watch:
         added = 0
         for name, before in self._topics.items():
             now = found[name]
-            assert now is not None
+            assert now is not None  # none is absent
             if now.id != before.id:
                 self._failure = another_topic(name, before.id, now.id)
                 return
