@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -59,30 +61,34 @@ def test_sql_as_json_and_csv_is_exact(billed: Pipeline) -> None:
 
 
 def _iso(time_s: int) -> str:
-    from datetime import UTC, datetime
-
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_an_invoice_adds_up_at_every_level(billed: Pipeline) -> None:
     text = called(billed, "invoice", "acme", "--period", "2026-02", "--by", ",".join(LEVELS), "--format", "json")
-    (invoice,) = [json.loads(text)] if text.startswith("{") else json.loads(text)
+    invoice = json.loads(text)
+    total = invoice["total"] | {"level": "total", "items": invoice["lines"]}
     seen: set[str] = set()
 
-    def check(item: dict[str, object]) -> None:
-        seen.add(str(item["level"]))
-        items = item["items"]
-        assert isinstance(items, list)
-        if items:
-            for name in ("amount", "exact_amount"):
-                if name in item:
-                    assert sum(Decimal(one[name]) for one in items) == Decimal(str(item[name]))
-            assert sum(int(one["events"]) for one in items) == int(str(item["events"]))
-        for one in items:
+    def check(item: dict[str, Any]) -> None:
+        seen.add(item["level"])
+        below = item.get("items", [])
+        if below:
+            for name in ("amount", "amount_exact", "remainder"):
+                assert sum(Decimal(one[name]) for one in below) == Decimal(item[name])
+            assert sum(one["events"] for one in below) == item["events"]
+            assert sum(int(one["digest"], 16) for one in below) % 2**128 == int(item["digest"], 16)
+            for meter, use in item["meters"].items():
+                of_meter = [one["meters"][meter] for one in below if meter in one["meters"]]
+                for name in ("quantity", "unpriced_quantity", "amount_exact"):
+                    assert sum(Decimal(one[name]) for one in of_meter) == Decimal(use[name])
+        for one in below:
             check(one)
 
-    check(invoice.get("total", invoice))
-    assert {*LEVELS} <= seen
+    check(total)
+    assert seen == {"total", *LEVELS}
+    february = [row for key, row in truth(EVENTS)["month"].items() if key[1][0] == "acme" and key[0] < 1_772_323_200]
+    assert Decimal(total["amount_exact"]).scaleb(15) == sum(row[1] for row in february)
 
 
 def test_run_prints_the_balance_and_what_to_try_next(tmp_path: Path) -> None:
