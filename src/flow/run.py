@@ -26,10 +26,11 @@ from .job import Job, dataflow
 from .prices.book import load_price_book
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
-from .state.files import explain
-from .steps.combine import OUTCOMES
+from .state.files import explain, sync_folder
+from .steps.combine import OUTCOMES, MeterTotals
 from .store.client import StoreClient, connect
 from .store.migrate import migrate
+from .store.queries.totals import Totals, rollup_totals
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Outcome:
     """How a run ended."""
 
     lineage: str
+    currency: str
     read: int
     """Events read in this run."""
     balance: dict[str, int]
@@ -46,7 +48,8 @@ class Outcome:
     interrupted: bool
     blocks: int
     retries: int
-    fingerprint_bytes: int = 0
+    meters: MeterTotals
+    """What was billed in this run."""
 
 
 def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:
@@ -82,6 +85,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
         _mark_committed(directory)
         return Outcome(
             lineage.id,
+            lineage.currency,
             job.read,
             balance,
             seconds,
@@ -89,6 +93,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
             job.stop.is_set(),
             publisher.published.blocks,
             publisher.published.retries,
+            job.sink.billed(),
         )
 
 
@@ -200,6 +205,7 @@ def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
             with _panics_explained(making):
                 init_db_dir(making, partitions)
             making.rename(folder)
+            sync_folder(folder.parent)  # undone by a power loss, it would have everything counted again
     except OSError as error:
         raise explain(error, folder, "make the recovery store") from error
     return RecoveryConfig(folder, timedelta(0))
@@ -256,7 +262,7 @@ def _check_balance(config: Config, job: Job) -> dict[str, int]:
             f"SELECT {sums} FROM pipeline_balance WHERE lineage = {{lineage:String}}", {"lineage": job.lineage.id}
         )[0]
         balance = dict(zip(OUTCOMES, map(int, row), strict=True))
-        billed = int(client.rows("SELECT sum(quantity) FROM usage_by_month WHERE meter = 'requests'")[0][0])
+        billed = rollup_totals(client)
         kept = {
             name: int(client.rows(f"SELECT count() FROM {name}_events")[0][0])
             for name in ("rejected", "conflicting", "late")
@@ -267,8 +273,12 @@ def _check_balance(config: Config, job: Job) -> dict[str, int]:
         problems.append("read is not the sum of the outcomes")
     if any(balance[name] != written[name] for name in OUTCOMES):
         problems.append(f"the store has {balance}, the writers counted {dict(written)}")
-    if billed != balance["accepted"]:
-        problems.append(f"the rollups hold {billed} events, {balance['accepted']} were accepted")
+    expected = Totals(
+        sum(writer.quantity for writer in job.sink.writers), sum(writer.amount_femto for writer in job.sink.writers)
+    )
+    for table, totals in billed.items():
+        if totals != expected:
+            problems.append(f"{table} adds up to {totals}, the writers to {expected}")
     for name, count in kept.items():
         if count != balance[name]:
             problems.append(f"{name}_events has {count} rows, {balance[name]} events were {name}")

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..errors import StateError
 from ..faults import point
-from ..state.files import SummedFile, explain, make_folder, write_whole
+from ..state.files import SummedFile, explain, make_folder, sync_folder, write_whole
 from ..store.tables import TABLES
 
 
@@ -128,6 +128,7 @@ class Outbox:
         """The store has it."""
         point("publisher.before_done")
         self._json(block.number).unlink(missing_ok=True)
+        sync_folder(self.folder)  # a json that comes back after a power loss would name files that do not
         point("publisher.after_json_gone")
         for file in block.files:
             (self.folder / file.name).unlink(missing_ok=True)

@@ -52,7 +52,8 @@ class StateDirectory:
         return self.path / "shards" / name
 
     def __enter__(self) -> Self:
-        make_folder(self.path)
+        for folder in (self.path, self.path / "shards", self.outbox):
+            make_folder(folder)  # which also syncs what else a killed process has made here and not synced
         lock = self.path / "LOCK"
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -22,18 +22,31 @@ def explain(error: OSError, path: Path, doing: str) -> TallyflowError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Makes the names in a folder durable. Raises StateError."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise explain(error, folder, "sync the directory") from error
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents. Raises StateError."""
+def make_folder(folder: Path, inside: Path | None = None) -> None:
+    """Makes a folder and its parents, and syncs the name of each that it made or that lies `inside` (folder.parent).
+
+    Also of those that exist: a process that was killed may have made them and not come to the sync. Raises StateError.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        levels = [folder, *folder.parents]
+        ours = levels.index(inside or folder.parent)
+        missing = [level for level in levels if not level.exists()]
+        for level in reversed(missing or [folder]):
+            level.mkdir(exist_ok=True)
+        for level in reversed(levels[: max(ours, len(missing))]):
+            if os.access(level.parent, os.R_OK):  # else it was made by somebody else, in a place that is theirs
+                sync_folder(level.parent)
     except OSError as error:
         raise explain(error, folder, "make the directory") from error
 
@@ -75,8 +88,10 @@ class SummedFile:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -59,12 +59,14 @@ class LedgerWriter:
 
     def resume(self, manifest: dict[str, Any] | None) -> None:
         """Cuts the open files back to the manifest and removes what is not in it; None: no snapshot was committed."""
-        make_folder(self._open)
+        make_folder(self._open, inside=self._folder.parent)
         files = [OpenFile(**file) for file in manifest["files"]] if manifest else []
         self._next = manifest["next"] if manifest else 1
         self._files = []
         for file in files:
-            if self.sealed_path(file).exists():
+            sealed = self.sealed_path(file)
+            if sealed.exists():
+                sync_folder(sealed.parent)  # a killed process may have renamed it and not come to this
                 self.path(file.number).unlink(missing_ok=True)
                 continue
             cut_back(self.path(file.number), file.length)
@@ -112,7 +114,7 @@ class LedgerWriter:
 
     def _seal(self, file: OpenFile) -> None:
         source, target = self.path(file.number), self.sealed_path(file)
-        make_folder(target.parent)
+        make_folder(target.parent, inside=self._folder)
         temporary = target.with_suffix(".tmp")
         try:
             with pq.ParquetWriter(temporary, LEDGER, compression="zstd") as writer:
