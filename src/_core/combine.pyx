@@ -1,12 +1,7 @@
 """Grouped 128-bit sums: rated events into one row a (dimensions, meters, window), and those rows out in the store's order.
 
 Memory: a *shape* is the ordered list of an event's meters, each with or without a price; events of one shape and one set of dimensions
-share a *key*. Groups are found in an open-addressing table of 32-byte entries (128-bit dimensions hash, shape, window,
-place of the record), and hold their sums in records laid end to end:
-
-    record = key u32 | window u32 | events u64 | digest u128 | quantity i128 x k | amount i128 x (k + 1)
-
-The first amount belongs to the implicit meter `requests`, whose quantity is the number of events. A row of the store has four slots of
+share a *key*. The sums of a key and window are a record of groups.pxd. The first amount belongs to the implicit meter `requests`, whose quantity is the number of events. A row of the store has four slots of
 meters, so a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions, currency, its slots' meters).
 
 Cost: about 45 ns an event with three meters, of which most are cache misses; 100 ns a row leaving. Rows are taken 32 at a time: hash and
@@ -15,14 +10,19 @@ prefetch the entries, find and prefetch the records, then add. Proved by: tests/
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
-from .hash cimport fmix64, hash_pair, murmur3
-from .int128 cimport (
-    i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_less, u128_lo, u128_load,
-    u128_store, u128_wrapping_add,
+from .groups cimport (
+    ERROR_MEMORY, FIRST_ENTRIES, HEADER, Entry, Groups, Record, add_at, entry_hash, groups_begin, groups_clear,
+    groups_close, groups_find, groups_open, groups_reserve, record_at, record_bytes,
 )
-from .memory cimport grown as _grown, table_alloc, table_free
+from .hash cimport hash_pair, murmur3
+from .int128 cimport (
+    i128, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_less, u128_lo, u128_load, u128_store,
+    u128_wrapping_add,
+)
+from .leaving cimport Leaving, bits, sort_leaving
+from .memory cimport grown, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -35,24 +35,7 @@ cdef enum:
     METERS_MAX = 1024
     RAW_SHAPES_MAX = 4096  # 25 MB; a producer that shuffles its meters has as many orders as it has events
     BLOCK = 32
-    HEADER = 32
-    FIRST_ENTRIES = 4096
     FLAG_UNPRICED = 1
-    ERROR_MEMORY = 1
-    ERROR_OVERFLOW = 2
-
-cdef struct Entry:
-    uint64_t lo
-    uint64_t hi
-    uint32_t shape
-    uint32_t window
-    int64_t place_plus_one  # 0 is an empty entry
-
-cdef struct Record:
-    uint32_t key
-    uint32_t window
-    uint64_t events
-    char digest[16]
 
 cdef struct Key:
     uint64_t lo
@@ -66,6 +49,7 @@ cdef struct Key:
 cdef struct Shape:
     int32_t meters
     int32_t groups  # rows of the store a record leaves as
+    int64_t totals  # where its totals begin
 
 cdef struct RawShape:
     uint32_t count
@@ -73,153 +57,15 @@ cdef struct RawShape:
     uint16_t place[METERS_MAX]  # where each goes in the shape
     uint32_t shape
 
-cdef struct Leaving:
-    uint64_t order  # customer rank, window and the first bits of the store key, as many as fit
-    uint64_t what  # record number << 16 | group of slots
-
 cdef extern from *:
     """
-    #include <stdint.h>
-    #include <stdlib.h>
-    #include <string.h>
-    typedef struct { uint64_t order, what; } tf_leaving;
-    /* Radix sort by `order`, 11 bits a pass, passes without a difference left out; the result is in `rows`. */
-    static void tf_sort_leaving(void *rows_, void *spare_, int64_t n) {
-        tf_leaving *rows = rows_, *spare = spare_, *held;
-        for (int shift = 0; shift < 64; shift += 11) {
-            int64_t start[2048] = {0};
-            for (int64_t i = 0; i < n; i++) start[(rows[i].order >> shift) & 2047]++;
-            if (start[(rows[0].order >> shift) & 2047] == n) continue;
-            int64_t at = 0;
-            for (int b = 0; b < 2048; b++) { int64_t count = start[b]; start[b] = at; at += count; }
-            for (int64_t i = 0; i < n; i++) spare[start[(rows[i].order >> shift) & 2047]++] = rows[i];
-            held = rows; rows = spare; spare = held;
-        }
-        if (rows != rows_) memcpy(rows_, rows, (size_t)n * sizeof(tf_leaving));
-    }
-    static inline int tf_bits(uint64_t value) { return value ? 64 - __builtin_clzll(value) : 0; }
-    /* |value| < 10^38, what Decimal(38, 15) can hold */
-    static inline int tf_fits_decimal38(__int128 value) {
-        const __int128 limit = (__int128)10000000000000000000ULL * (__int128)10000000000000000000ULL;
+    /* What a row of the store may hold: with this, no sum of fewer than 2^27 blocks can wrap in its merges. */
+    static inline int tf_fits_store(__int128 value) {
+        const __int128 limit = (__int128)1 << 100;
         return value > -limit && value < limit;
     }
     """
-    void sort_leaving "tf_sort_leaving"(void *rows, void *spare, int64_t n) nogil
-    int bits "tf_bits"(uint64_t value) nogil
-    int fits_decimal38 "tf_fits_decimal38"(i128 value) nogil
-
-
-cdef inline uint64_t entry_hash(uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
-    return fmix64(lo ^ (hi >> 32) ^ ((<uint64_t>shape << 32 | window) * <uint64_t>0x9E3779B97F4A7C15))
-
-
-# ---- Groups of one grain ------------------------------------------------------------------------------------------
-
-cdef class Groups:
-    """The groups of one grain (a minute, a day) since the last `clear`."""
-
-    cdef Entry *entries
-    cdef uint64_t mask
-    cdef readonly int64_t count
-    cdef char *records
-    cdef int64_t used
-    cdef int64_t size
-    cdef int64_t *places  # of each record, in the order of their creation
-    cdef int64_t places_size
-
-    def __cinit__(self):
-        self.mask = FIRST_ENTRIES - 1
-        self.entries = <Entry *>table_alloc(FIRST_ENTRIES * sizeof(Entry))
-        self.size = 1 << 20
-        self.records = <char *>realloc(NULL, self.size)
-        if self.entries == NULL or self.records == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        table_free(self.entries, (self.mask + 1) * sizeof(Entry))
-        free(self.records)
-        free(self.places)
-
-    cdef void clear(self) noexcept nogil:
-        memset(self.entries, 0, (self.mask + 1) * sizeof(Entry))
-        self.count = 0
-        self.used = 0
-
-    cdef inline Entry *find(self, uint64_t hashed, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
-        cdef uint64_t at = hashed & self.mask
-        cdef Entry *entry
-        while True:
-            entry = &self.entries[at]
-            if entry.place_plus_one == 0 or (
-                entry.lo == lo and entry.hi == hi and entry.shape == shape and entry.window == window
-            ):
-                return entry
-            at = (at + 1) & self.mask
-
-    cdef int reserve(self, int64_t groups, int64_t record_bytes) noexcept nogil:
-        """Makes room for so many more groups of at most so many bytes each."""
-        cdef uint64_t old_size = self.mask + 1, i
-        cdef Entry *old = self.entries
-        cdef Entry *entry
-        cdef Entry *larger
-        cdef char *records
-        cdef int64_t *places
-        if <uint64_t>(self.count + groups) * 3 > old_size * 2:
-            larger = <Entry *>table_alloc(old_size * 2 * sizeof(Entry))
-            if larger == NULL:
-                return ERROR_MEMORY
-            self.entries = larger
-            self.mask = old_size * 2 - 1
-            for i in range(old_size):
-                if old[i].place_plus_one:
-                    entry = self.find(
-                        entry_hash(old[i].lo, old[i].hi, old[i].shape, old[i].window),
-                        old[i].lo, old[i].hi, old[i].shape, old[i].window,
-                    )
-                    entry[0] = old[i]
-            table_free(old, old_size * sizeof(Entry))
-        if self.count + groups > self.places_size:
-            places = <int64_t *>realloc(self.places, (self.count + groups) * 2 * sizeof(int64_t))
-            if places == NULL:
-                return ERROR_MEMORY
-            self.places = places
-            self.places_size = (self.count + groups) * 2
-        while self.used + groups * record_bytes > self.size:
-            records = <char *>realloc(self.records, self.size * 2)
-            if records == NULL:
-                return ERROR_MEMORY
-            self.records = records
-            self.size *= 2
-        return 0
-
-    cdef inline int64_t create(self, Entry *entry, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window,
-                               uint32_t key, int64_t record_bytes) noexcept nogil:
-        cdef Record *record = <Record *>(self.records + self.used)
-        cdef int64_t place = self.used
-        memset(record, 0, record_bytes)
-        record.key = key
-        record.window = window
-        entry.lo = lo
-        entry.hi = hi
-        entry.shape = shape
-        entry.window = window
-        entry.place_plus_one = place + 1
-        self.places[self.count] = place
-        self.used += record_bytes
-        self.count += 1
-        return place
-
-
-cdef inline int64_t record_bytes(int64_t meters) noexcept nogil:
-    return HEADER + 16 * (2 * meters + 1)
-
-
-cdef inline int add_at(char *sum, i128 value) noexcept nogil:
-    cdef i128 total = i128_load(sum)
-    if i128_add(&total, value):
-        return ERROR_OVERFLOW
-    i128_store(sum, total)
-    return 0
+    int fits_store "tf_fits_store"(i128 value) nogil
 
 
 # ---- The combiner -------------------------------------------------------------------------------------------------
@@ -256,16 +102,21 @@ cdef class Combiner:
     cdef Leaving *leaving_spare
     cdef int64_t leaving_count
     cdef uint32_t cuts
+    cdef char *totals  # of the block, a shape after the other: events, quantities, amounts; 16 bytes each
+    cdef int64_t totals_size
 
     def __cinit__(self, bytes currency_hash not None, bytes requests_hash not None, bytes empty_hash not None):
         if not (len(currency_hash) == len(requests_hash) == len(empty_hash) == 16):
             raise ValueError("hashes of 16 bytes are expected")
-        self.minutes = Groups()
-        self.days = Groups()
+        if groups_open(&self.minutes) or groups_open(&self.days):
+            raise MemoryError()
         self.currency_hash, self.requests_hash, self.empty_hash = currency_hash, requests_hash, empty_hash
         self._forget_keys()
 
     def __dealloc__(self):
+        groups_close(&self.minutes)
+        groups_close(&self.days)
+        free(self.totals)
         free(self.keys)
         table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
         free(self.shapes)
@@ -315,7 +166,7 @@ cdef class Combiner:
         number = self.shape_by_meters.get(meters)
         if number is None:
             number = self.shape_count
-            self.shapes = <Shape *>_grown(self.shapes, (number + 1) * sizeof(Shape))
+            self.shapes = <Shape *>grown(self.shapes, (number + 1) * sizeof(Shape))
             self.shapes[number].meters = k
             self.shapes[number].groups = 1 + k // STORE_SLOTS
             self.shape_by_meters[meters] = number
@@ -325,7 +176,7 @@ cdef class Combiner:
         if self.raw_count == RAW_SHAPES_MAX:
             self.raw_count = 0
             self._index_raw_shapes(256)
-        self.raw_shapes = <RawShape *>_grown(self.raw_shapes, (self.raw_count + 1) * sizeof(RawShape))
+        self.raw_shapes = <RawShape *>grown(self.raw_shapes, (self.raw_count + 1) * sizeof(RawShape))
         raw = &self.raw_shapes[self.raw_count]
         raw.count = k
         raw.shape = number
@@ -493,7 +344,7 @@ cdef class Combiner:
                 prefetch(&self.minutes.entries[hash_of[n] & self.minutes.mask])
                 digest_of[n] = hash_pair(u128_load(fingerprint + 16 * row), u128_load(payload + 16 * row))
                 n += 1
-            error[0] = self.minutes.reserve(n, record_bytes(METERS_MAX)) or self._reserve_keys(n)
+            error[0] = groups_reserve(&self.minutes, n, record_bytes(METERS_MAX)) or self._reserve_keys(n)
             if error[0]:
                 return at
             for b in range(n):
@@ -501,13 +352,13 @@ cdef class Combiner:
                 raw = &self.raw_shapes[raw_of[b]]
                 memcpy(&lo, dims + 16 * row, 8)
                 memcpy(&hi, dims + 16 * row + 8, 8)
-                entry = self.minutes.find(hash_of[b], lo, hi, raw.shape, window_of[b])
+                entry = groups_find(&self.minutes, hash_of[b], lo, hi, raw.shape, window_of[b])
                 if entry.place_plus_one:
                     place_of[b] = entry.place_plus_one - 1
                 else:
                     key = self._key_of(lo, hi, raw.shape, <uint32_t>row, new_rows, new_count)
-                    place_of[b] = self.minutes.create(
-                        entry, lo, hi, raw.shape, window_of[b], key, record_bytes(raw.count)
+                    place_of[b] = groups_begin(
+                        &self.minutes, entry, lo, hi, raw.shape, window_of[b], key, record_bytes(raw.count)
                     )
                 prefetch(self.minutes.records + place_of[b])
                 prefetch(self.minutes.records + place_of[b] + 64)
@@ -574,21 +425,22 @@ cdef class Combiner:
     # -- leaving
 
     cdef int _sum_days(self) noexcept nogil:
-        """Adds every minute group to the day it lies in."""
-        cdef int64_t i, k, j, place, ahead
+        """Adds every minute group to the day it lies in, and to the totals of its shape."""
+        cdef int64_t i, j, k
         cdef Record *record
         cdef Record *day
         cdef Key *key
+        cdef char *sums
+        cdef char *day_sums
+        cdef char *total
         cdef uint32_t window
         cdef int error = 0
-        self.days.clear()
+        groups_clear(&self.days)
         self.cuts += 1
         for i in range(self.minutes.count):
             if i + 8 < self.minutes.count:
-                ahead = self.minutes.places[i + 8]
-                prefetch(&self.keys[(<Record *>(self.minutes.records + ahead)).key])
-            place = self.minutes.places[i]
-            record = <Record *>(self.minutes.records + place)
+                prefetch(&self.keys[record_at(&self.minutes, i + 8).key])
+            record = record_at(&self.minutes, i)
             key = &self.keys[record.key]
             k = self.shapes[key.shape].meters
             window = record.window // 1440
@@ -599,11 +451,13 @@ cdef class Combiner:
             day = <Record *>(self.days.records + key.day_place)
             day.events += record.events
             u128_store(day.digest, u128_wrapping_add(u128_load(day.digest), u128_load(record.digest)))
+            sums = <char *>record + HEADER
+            day_sums = <char *>day + HEADER
+            total = self.totals + self.shapes[key.shape].totals
+            error = add_at(total, i128_from_int64(<int64_t>record.events))
             for j in range(2 * k + 1):
-                error |= add_at(
-                    self.days.records + key.day_place + HEADER + 16 * j,
-                    i128_load(self.minutes.records + place + HEADER + 16 * j),
-                )
+                error |= add_at(day_sums + 16 * j, i128_load(sums + 16 * j))
+                error |= add_at(total + 16 * (j + 1), i128_load(sums + 16 * j))
             if error:
                 return error
         return 0
@@ -611,14 +465,16 @@ cdef class Combiner:
     cdef int _open_day(self, Key *key, uint32_t number, uint32_t window, int64_t width) noexcept nogil:
         """Finds or begins the record of a key's day, and remembers it with the key."""
         cdef Entry *entry
-        cdef int error = self.days.reserve(1, width)
+        cdef int error = groups_reserve(&self.days, 1, width)
         if error:
             return error
-        entry = self.days.find(entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window)
+        entry = groups_find(
+            &self.days, entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window
+        )
         if entry.place_plus_one:
             key.day_place = entry.place_plus_one - 1
         else:
-            key.day_place = self.days.create(entry, key.lo, key.hi, key.shape, window, number, width)
+            key.day_place = groups_begin(&self.days, entry, key.lo, key.hi, key.shape, window, number, width)
         key.day = window
         key.cut = self.cuts
         return 0
@@ -626,25 +482,48 @@ cdef class Combiner:
     def cut(self):
         """Ends the block: sums the days. Returns (minute rows, day rows) that will leave. Raises OverflowError."""
         cdef int error
+        cdef int64_t shape, size = 0
+        for shape in range(self.shape_count):
+            self.shapes[shape].totals = size
+            size += 16 * (2 * self.shapes[shape].meters + 2)
+        free(self.totals)
+        self.totals = <char *>calloc(size + 16, 1)
+        if self.totals == NULL:
+            raise MemoryError()
         with nogil:
             error = self._sum_days()
         if error == ERROR_MEMORY:
             raise MemoryError("no memory for the days of a block")
         if error:
             raise OverflowError("a 128-bit sum of a day")
-        return self._rows(self.minutes), self._rows(self.days)
+        return self._rows(&self.minutes), self._rows(&self.days)
 
-    cdef int64_t _rows(self, Groups groups) noexcept:
+    cdef int64_t _rows(self, Groups *groups) noexcept nogil:
         cdef int64_t i, total = 0
         for i in range(groups.count):
-            total += self.shapes[self.keys[(<Record *>(groups.records + groups.places[i])).key].shape].groups
+            total += self.shapes[self.keys[record_at(groups, i).key].shape].groups
         return total
+
+    def block_totals(self):
+        """What the block that was cut adds up to, a shape each: ((meter, unpriced) ..., events, quantities, amounts).
+
+        The first amount is that of `requests`; the others, and the quantities, are in the order of the meters.
+        """
+        cdef int64_t shape
+        found = []
+        for shape in range(self.shape_count):
+            k = self.shapes[shape].meters
+            at = self.totals + self.shapes[shape].totals
+            numbers = [int.from_bytes(at[16 * j : 16 * j + 16], "little", signed=True) for j in range(2 * k + 2)]
+            meters = [(self.meter_names[m >> 1], bool(m & 1)) for m in self.shape_meters[shape]]
+            found.append((meters, numbers[0], numbers[1 : k + 1], numbers[k + 1 :]))
+        return found
 
     def sort(self, bint day, int64_t rows, uintptr_t customer_ranks, int64_t customers):
         """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window, key."""
-        cdef Groups groups = self.days if day else self.minutes
-        self.leaving = <Leaving *>_grown(self.leaving, (rows + 1) * sizeof(Leaving))
-        self.leaving_spare = <Leaving *>_grown(self.leaving_spare, (rows + 1) * sizeof(Leaving))
+        cdef Groups *groups = &self.days if day else &self.minutes
+        self.leaving = <Leaving *>grown(self.leaving, (rows + 1) * sizeof(Leaving))
+        self.leaving_spare = <Leaving *>grown(self.leaving_spare, (rows + 1) * sizeof(Leaving))
         slot_hashes = b"".join(self.slot_hashes)
         cdef const char *slot_hash = slot_hashes
         cdef int64_t *start = self._slot_starts()
@@ -661,13 +540,13 @@ cdef class Combiner:
     cdef int64_t *_slot_starts(self) except NULL:
         """Of each shape, the number of its first store row among all shapes'; to be freed."""
         cdef int64_t shape, total = 0
-        cdef int64_t *start = <int64_t *>_grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
+        cdef int64_t *start = <int64_t *>grown(NULL, (self.shape_count + 1) * sizeof(int64_t))
         for shape in range(self.shape_count):
             start[shape] = total
             total += self.shapes[shape].groups
         return start
 
-    cdef int64_t _order(self, Groups groups, const int32_t *rank, int64_t customers, const char *slot_hash,
+    cdef int64_t _order(self, Groups *groups, const int32_t *rank, int64_t customers, const char *slot_hash,
                         const int64_t *start) noexcept nogil:
         """Fills `leaving` with a row a store row; what of the store key does not fit in `order` is settled later."""
         cdef int64_t i, g, n = 0
@@ -677,15 +556,15 @@ cdef class Combiner:
         cdef u128 store_key
         cdef int window_bits, key_bits
         for i in range(groups.count):
-            record = <Record *>(groups.records + groups.places[i])
+            record = record_at(groups, i)
             first = min(first, record.window)
             last = max(last, record.window)
         window_bits = bits(last - first) if groups.count else 0
         key_bits = 64 - window_bits - bits(<uint64_t>customers)
         for i in range(groups.count):
             if i + 8 < groups.count:
-                prefetch(&self.keys[(<Record *>(groups.records + groups.places[i + 8])).key])
-            record = <Record *>(groups.records + groups.places[i])
+                prefetch(&self.keys[record_at(groups, i + 8).key])
+            record = record_at(groups, i)
             key = &self.keys[record.key]
             for g in range(self.shapes[key.shape].groups):
                 store_key = _store_key(key, slot_hash + 16 * (start[key.shape] + g))
@@ -697,7 +576,7 @@ cdef class Combiner:
                 n += 1
         return n
 
-    cdef void _settle_ties(self, Groups groups, int64_t n, const char *slot_hash, const int64_t *start) noexcept nogil:
+    cdef void _settle_ties(self, Groups *groups, int64_t n, const char *slot_hash, const int64_t *start) noexcept nogil:
         """Rows whose `order` is equal, by their whole store key: they are rare and few, so one by one."""
         cdef int64_t i, j
         cdef Leaving held
@@ -714,8 +593,8 @@ cdef class Combiner:
                 j -= 1
             self.leaving[j] = held
 
-    cdef inline u128 _leaving_key(self, Groups groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
-        cdef Key *key = &self.keys[(<Record *>(groups.records + groups.places[row.what >> 16])).key]
+    cdef inline u128 _leaving_key(self, Groups *groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
+        cdef Key *key = &self.keys[record_at(groups, <int64_t>(row.what >> 16)).key]
         return _store_key(key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF)))
 
     def write(
@@ -723,8 +602,8 @@ cdef class Combiner:
         uintptr_t events, uintptr_t digests, tuple quantities, tuple amounts,
     ):
         """Writes sorted rows [first, first + rows): int32 customer code, uint32 window start (seconds), 16-byte key, uint64 events,
-        16-byte digest, and four 16-byte quantities and amounts. Raises OverflowError where an amount does not fit Decimal(38, 15)."""
-        cdef Groups groups = self.days if day else self.minutes
+        16-byte digest, and four 16-byte quantities and amounts. Raises OverflowError where one of these is beyond 2^100."""
+        cdef Groups *groups = &self.days if day else &self.minutes
         cdef uint32_t window_seconds = 86400 if day else 60
         cdef int32_t *customer = <int32_t *>customers
         cdef uint32_t *window = <uint32_t *>windows
@@ -738,7 +617,7 @@ cdef class Combiner:
         cdef Record *record
         cdef Key *key
         cdef char *sums
-        cdef int64_t group, place
+        cdef int64_t group
         cdef i128 zero = i128_from_int64(0)
         cdef i128 value
         cdef bint too_large = False
@@ -753,18 +632,17 @@ cdef class Combiner:
         with nogil:
             for i in range(rows):
                 if i + 16 < rows:
-                    prefetch(groups.records + groups.places[self.leaving[first + i + 16].what >> 16])
-                    prefetch(groups.records + groups.places[self.leaving[first + i + 16].what >> 16] + 64)
+                    record = record_at(groups, <int64_t>(self.leaving[first + i + 16].what >> 16))
+                    prefetch(record)
+                    prefetch(<char *>record + 64)
                 if i + 8 < rows:
-                    place = groups.places[self.leaving[first + i + 8].what >> 16]
-                    prefetch(&self.keys[(<Record *>(groups.records + place)).key])
+                    prefetch(&self.keys[record_at(groups, <int64_t>(self.leaving[first + i + 8].what >> 16)).key])
                 row = self.leaving[first + i]
                 group = <int64_t>(row.what & 0xFFFF)
-                place = groups.places[row.what >> 16]
-                record = <Record *>(groups.records + place)
+                record = record_at(groups, <int64_t>(row.what >> 16))
                 key = &self.keys[record.key]
                 k = self.shapes[key.shape].meters
-                sums = groups.records + place + HEADER
+                sums = <char *>record + HEADER
                 customer[i] = <int32_t>key.customer
                 window[i] = record.window * window_seconds
                 u128_store(key_out + 16 * i, _store_key(key, hashes + 16 * (start[key.shape] + group)))
@@ -779,19 +657,20 @@ cdef class Combiner:
                     if meter < 0:
                         i128_store(quantity[j] + 16 * i, i128_from_int64(<int64_t>record.events))
                     else:
-                        memcpy(quantity[j] + 16 * i, sums + 16 * meter, 16)
+                        value = i128_load(sums + 16 * meter)
+                        too_large |= not fits_store(value)
+                        i128_store(quantity[j] + 16 * i, value)
                     value = i128_load(sums + 16 * (k + 1 + meter))
-                    if not fits_decimal38(value):
-                        too_large = True
+                    too_large |= not fits_store(value)
                     i128_store(amount[j] + 16 * i, value)
         free(start)
         if too_large:
-            raise OverflowError("an amount of a window beyond Decimal(38, 15)")
+            raise OverflowError("a quantity or an amount of a window beyond 2^100, the most that the store takes")
 
     def clear(self):
         """Forgets the sums (not the keys): the next block begins."""
-        self.minutes.clear()
-        self.days.clear()
+        groups_clear(&self.minutes)
+        groups_clear(&self.days)
         self.leaving_count = 0
 
     def slot_rows(self):

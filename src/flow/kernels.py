@@ -345,6 +345,11 @@ class Combiner:
         except OverflowError as error:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
 
+    def block_totals(self) -> list[tuple[list[tuple[str, bool]], int, list[int], list[int]]]:
+        """What the block that was cut adds up to, a set of meters each: ((meter, unpriced) ..., events, quantities, amounts in
+        femto-units, that of `requests` first)."""
+        return self._combiner.block_totals()
+
     def grain(self, day: bool, rows: int, ranks: pa.Int32Array, rows_max: int) -> Iterator[Grain]:
         """The rows of one grain in the store's order, in runs of at most `rows_max`. Raises OverflowStop."""
         self._combiner.sort(day, rows, _address(ranks.buffers()[1]), len(ranks))
@@ -365,7 +370,11 @@ class Combiner:
                     day,
                     first,
                     count,
-                    *(column.address for column in out[:5]),
+                    out.customer.address,
+                    out.window_start.address,
+                    out.key.address,
+                    out.events.address,
+                    out.digest.address,
                     tuple(column.address for column in out.quantities),
                     tuple(column.address for column in out.amounts),
                 )

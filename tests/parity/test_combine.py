@@ -38,7 +38,7 @@ from flow.schema import DIMENSIONS
 from flow.steps.combine import BlockBuilder
 
 KEYS_MAX = 10**6
-DECIMAL_MAX = 10**38 - 1
+STORE_MAX = 2**100 - 1
 INT128_MAX = 2**127 - 1
 
 Priced = tuple[PlainEvent, list[int | None], int]
@@ -85,7 +85,7 @@ def priced_at_random(seed: int, count: int) -> list[Priced]:
     rng = random.Random(seed)
     priced: list[Priced] = []
     for event in random_events(seed, count):
-        amounts = [rng.choice([None, 0, 1, q * 7, 2**64 + 3, -q, 10**30]) for _, q in event["usage"]]
+        amounts = [rng.choice([None, 0, 1, q * 7, 2**64 + 3, -q, 10**24]) for _, q in event["usage"]]
         priced.append((event, amounts, rng.choice([0, 1, 10**15, 2**65])))
     return priced
 
@@ -95,14 +95,14 @@ def pieces(priced: Sequence[Priced], rng: random.Random) -> list[Sequence[Priced
     return [priced[lo:hi] for lo, hi in pairwise(bounds)]
 
 
-AMOUNT = st.one_of(st.none(), st.sampled_from([0, 1, -1, 2**63, 2**64, 2**64 - 1, 10**36, -(10**36)]))
+AMOUNT = st.one_of(st.none(), st.sampled_from([0, 1, -1, 2**63, 2**64, 2**64 - 1, 10**28, -(10**28)]))
 
 
 @st.composite
 def priced_events(draw: st.DrawFn) -> Priced:
     event = draw(plain_events())
     few = draw(st.lists(AMOUNT, min_size=1, max_size=6))
-    return event, [few[n % len(few)] for n in range(len(event["usage"]))], draw(st.sampled_from([0, 1, 2**64, 10**36]))
+    return event, [few[n % len(few)] for n in range(len(event["usage"]))], draw(st.sampled_from([0, 1, 2**64, 10**28]))
 
 
 def with_own_ids(priced: list[Priced]) -> list[Priced]:
@@ -346,8 +346,8 @@ def test_digests_wrap() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("meter", ["a", "requests"])
-def test_amounts_up_to_what_a_decimal_holds(sign: int, meter: str) -> None:
-    """10^38 - 1 passes; one more, in the sum, is an OverflowStop and no wrong number."""
+def test_amounts_up_to_what_the_store_takes(sign: int, meter: str) -> None:
+    """2^100 - 1 passes; one more, in the sum, is an OverflowStop and no wrong number."""
 
     def amounts(*femto: int) -> list[Priced]:
         events = [plain_event(id=str(n), usage=[("a", 1)]) for n in range(len(femto))]
@@ -356,10 +356,10 @@ def test_amounts_up_to_what_a_decimal_holds(sign: int, meter: str) -> None:
             for event, amount in zip(events, femto, strict=True)
         ]
 
-    check(amounts(DECIMAL_MAX))
-    check(amounts(DECIMAL_MAX - 7, 7))
-    for beyond in ((DECIMAL_MAX + 1,), (DECIMAL_MAX, 1), (INT128_MAX,)):
-        with pytest.raises(OverflowStop, match=r"combine: an amount of a window beyond Decimal\(38, 15\)"):
+    check(amounts(STORE_MAX))
+    check(amounts(STORE_MAX - 7, 7))
+    for beyond in ((STORE_MAX + 1,), (STORE_MAX, 1), (INT128_MAX,)):
+        with pytest.raises(OverflowStop, match=r"of a window beyond 2\^100"):
             check(amounts(*beyond))
 
 
@@ -383,8 +383,8 @@ def test_a_sum_of_a_day_beyond_128_bits_stops(sign: int) -> None:
 
 def test_a_day_may_be_too_large_where_no_minute_is() -> None:
     block = builder()
-    add(block, [(plain_event(event_time_us=0), [DECIMAL_MAX], 0), (plain_event(event_time_us=MINUTE_US), [1], 0)])
-    with pytest.raises(OverflowStop, match=r"beyond Decimal\(38, 15\)"):
+    add(block, [(plain_event(event_time_us=0), [STORE_MAX], 0), (plain_event(event_time_us=MINUTE_US), [1], 0)])
+    with pytest.raises(OverflowStop, match=r"beyond 2\^100"):
         cut(block)
 
 

@@ -242,7 +242,6 @@ def test_a_combination_that_looks_like_an_empty_slot_is_refused() -> None:
         table.add_combination(1, [])
 
 
-@pytest.mark.xfail(strict=True, reason="steps/rate.py: '\\0' stands for other values, and can be a name; '' cannot")
 def test_a_book_may_name_any_text() -> None:
     """The Rater stands for 'any other value' with a name of its own, which no price may have."""
     prices = book('meter: a, price: "5", model: "\\0"', 'meter: a, price: "1"')

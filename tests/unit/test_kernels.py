@@ -27,7 +27,7 @@ from flow.steps.batches import no_events
 from flow.steps.combine import BlockBuilder
 from flow.steps.rate import Rater
 
-PRICES = 'currency: USD\nprices: [{meter: input_tokens, from: 2026-01-01T00:00:00Z, per: 1, price: "0.5"}]\n'
+PRICES = 'currency: USD\nprices: [{meter: input_tokens, from: 2026-01-01T00:00:00Z, per: 1, price: "0.000001"}]\n'
 
 
 def block_of(batch: pa.RecordBatch, rows: list[int] | None = None) -> Tables:

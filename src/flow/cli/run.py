@@ -1,10 +1,12 @@
 """`tallyflow run`: bills the events of a config."""
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -12,8 +14,9 @@ from rich.table import Table
 from ..config import Config, SyntheticSource, load_config
 from ..run import Outcome, open_store
 from ..run import run as run_job
+from ..statements.render import printable
 from ..steps.combine import OUTCOMES
-from ..store.queries.summary import Line, Summary, summary
+from ..store.queries.summary import Month, latest_month
 
 
 def run(
@@ -37,50 +40,67 @@ def run(
         task = progress.add_task("billing", total=total)
         outcome = run_job(settings, workers, lambda events: progress.advance(task, events))
     with open_store(settings) as client:
-        _print(outcome, summary(client), settings, config, Console())
+        _print(outcome, latest_month(client), settings, config, Console())
 
 
-def _print(outcome: Outcome, billed: Summary, config: Config, path: Path, console: Console) -> None:
+def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: Console) -> None:
     """The balance, the largest numbers, and where to look next."""
     console.print(_balance(outcome))
-    currency = ", ".join(billed.currencies)
-    if billed.meters:
-        console.print(_lines("meter", billed.meters, currency))
-        console.print(_lines(f"largest of {billed.customer_count:,} customers, tokens", billed.customers, currency))
-    if billed.unpriced_models:
-        names = ", ".join(f"{line.name} ({line.unpriced:,})" for line in billed.unpriced_models)
-        console.print(f"Unpriced, and therefore in no amount: {names}", style="yellow", highlight=False)
+    if outcome.meters:
+        console.print(_meters(outcome))
+    if month.largest:
+        console.print(_largest(month))
+    if month.unpriced:
+        names = ", ".join(f"{model} ({quantity:,})" for model, quantity in month.unpriced)
+        console.print(f"Unpriced in {month.month}, and therefore in no amount: {names}", style="yellow", highlight=False)
     if outcome.unknown_fields:
         console.print(f"{outcome.unknown_fields:,} unknown fields were ignored.", style="yellow", highlight=False)
-    rate = outcome.read / outcome.seconds if outcome.seconds else 0
+    rate = round(outcome.read / outcome.seconds) if outcome.seconds else 0
+    tokens = sum(quantity for meter, (quantity, _, _) in outcome.meters.items() if meter.endswith("tokens"))
     ended = "stopped by a signal; the next run goes on from here" if outcome.interrupted else "end of input"
     lines = [
-        f"{outcome.read:,} events in {outcome.seconds:.1f} s ({rate:,.0f} events/s, published), {ended}.",
+        f"{outcome.read:,} events, {tokens:,} tokens in {outcome.seconds:.1f} s, published: {rate:,} events/s; {ended}.",
         f"Store: {config.store.url}",
     ]
-    if billed.meters:
+    if month.largest:
+        # The command as it was called, so that what is shown can be pasted.
+        command = sys.argv[0] if Path(sys.argv[0]).name == "tallyflow" else "tallyflow"
         lines += [
             "Next:",
-            f'  tallyflow sql "SELECT * FROM usage_by_day ORDER BY amount DESC LIMIT 10" -c {path}',
-            f"  tallyflow invoice {billed.customers[0].name} --period {billed.last_window[:7]} -c {path}",
+            f'  {command} sql "SELECT * FROM usage_by_day ORDER BY amount DESC LIMIT 10" -c {path}',
+            f"  {command} invoice {month.largest[0][0]} --period {month.month} --by feature,day -c {path}",
         ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def _balance(outcome: Outcome) -> Table:
-    table = Table(title="balance of the lineage: read = accepted + duplicate + conflicting + rejected + late", title_justify="left")
+    table = Table(title="Balance of the lineage", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    signs = dict(zip(OUTCOMES, ("", "= ", "+ ", "+ ", "+ ", "+ "), strict=True))
     for name in OUTCOMES:
-        table.add_column(name, justify="right")
+        table.add_column(signs[name] + name, justify="right")
     table.add_row(*(f"{outcome.balance[name]:,}" for name in OUTCOMES))
     return table
 
 
-def _lines(title: str, lines: list[Line], currency: str) -> Table:
-    table = Table()
-    table.add_column(title)
-    table.add_column("quantity", justify="right")
-    table.add_column(f"amount, {currency}", justify="right")
-    table.add_column("unpriced quantity", justify="right")
-    for line in lines:
-        table.add_row(line.name, f"{line.quantity:,}", f"{line.amount:,f}", f"{line.unpriced:,}" if line.unpriced else "")
+def _meters(outcome: Outcome) -> Table:
+    table = Table(title="Billed in this run", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("meter")
+    for name in ("quantity", f"amount, {outcome.currency}", "of it unpriced"):
+        table.add_column(name, justify="right")
+    rows = sorted(outcome.meters.items())
+    rows.append(("all amounts", [0, sum(amount for _, (_, amount, _) in rows), 0]))
+    for meter, (quantity, amount_femto, unpriced) in rows:
+        amount = Decimal(amount_femto).scaleb(-15)
+        shown = ["" if number == 0 else f"{number:,}" for number in (quantity, unpriced)]
+        table.add_row(meter, shown[0], f"{amount:,f}", shown[1])
+    return table
+
+
+def _largest(month: Month) -> Table:
+    title = f"Largest of {month.customers:,} customers, {month.month}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("customer")
+    table.add_column("amount", justify="right")
+    for customer, amount in month.largest:
+        table.add_row(printable(customer), f"{amount:,f}")
     return table

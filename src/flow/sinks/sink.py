@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from ..state.manifest import seal, unseal
+from ..steps.combine import MeterTotals, add_totals
 from ..steps.rate import Rated
 from ..steps.route import shard_name
 from .writer import MANIFEST, Writer
@@ -20,6 +21,13 @@ class BlockSink(FixedPartitionedSink[Rated, bytes]):
         self._shards = [shard_name(number) for number in range(shards)]
         self._make_writer = make_writer
         self.writers: list[Writer] = []
+
+    def billed(self) -> MeterTotals:
+        """What the writers of this process have billed in this run."""
+        totals: MeterTotals = {}
+        for writer in self.writers:
+            add_totals(totals, writer.meters)
+        return totals
 
     def list_parts(self) -> list[str]:
         return self._shards

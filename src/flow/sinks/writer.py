@@ -15,7 +15,7 @@ from ..kernels import Rows
 from ..schema import DIMENSIONS, LEDGER
 from ..state.ledger import LedgerWriter
 from ..steps.batches import source_positions
-from ..steps.combine import BlockBuilder
+from ..steps.combine import BlockBuilder, MeterTotals, add_totals
 from ..steps.rate import Rated
 from ..steps.route import Routed
 from .outbox import Block, Outbox
@@ -49,6 +49,12 @@ class Writer:
         self._cut: Block | None = None  # cut with the last snapshot, not frozen yet
         self.totals: Counter[str] = Counter()
         """The balance of the lineage so far, this writer's part of it."""
+        self.quantity = 0
+        """All quantities that this writer has put into blocks in the lineage so far, whatever their meter."""
+        self.amount_femto = 0
+        """The same of amounts."""
+        self.meters: MeterTotals = {}
+        """What this writer has billed in this run."""
         self.totals_before: Counter[str] = Counter()
         """The same when this run began."""
 
@@ -58,6 +64,8 @@ class Writer:
         self._last = last or 0
         self.totals = Counter(manifest["totals"] if manifest else {})
         self.totals_before = Counter(self.totals)
+        self.quantity = manifest["quantity"] if manifest else 0
+        self.amount_femto = manifest["amount_femto"] if manifest else 0
         for block in self._outbox.resume(last):
             self._publisher.submit(self._outbox, block)
         if self._ledger is not None:
@@ -81,6 +89,9 @@ class Writer:
             number = self._last + 1
             tables = self._builder.cut(self._lineage, self._writer, number, self._clock())
             self._cut = self._outbox.cut(number, tables)
+            add_totals(self.meters, self._builder.meters)
+            self.quantity += sum(quantity for quantity, _, _ in self._builder.meters.values())
+            self.amount_femto += sum(amount for _, amount, _ in self._builder.meters.values())
             self._builder.clear()
             self._last = number
         ledger = self._ledger.snapshot(self._clock()) if self._ledger is not None else None
@@ -90,6 +101,8 @@ class Writer:
             "writer": self._writer,
             "block": self._last,
             "totals": dict(self.totals),
+            "quantity": self.quantity,
+            "amount_femto": self.amount_femto,
             "ledger": ledger,
         }
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ..errors import BalanceError
 from ..kernels import SLOTS, Combiner, Grain
-from ..schema import DIMENSIONS
+from ..schema import DIMENSIONS, REQUESTS
 from .batches import source_positions
 from .deduplicate import Judged
 from .rate import Rated
@@ -20,6 +20,8 @@ OUTCOMES = ("read", "accepted", "duplicate", "conflicting", "rejected", "late")
 _KEY_DIMENSIONS = [name for name in DIMENSIONS if name != "customer"]
 
 Tables = Iterator[tuple[str, pa.Table]]
+MeterTotals = dict[str, list[int]]
+"""[quantity, amount in femto-units, unpriced quantity] by meter."""
 
 
 class BlockBuilder:
@@ -37,6 +39,8 @@ class BlockBuilder:
         self._key_codes: list[list[pa.Array]] = []  # codes of the keys that are new in this block, per batch
         self._told = 0  # keys that blocks before this one have told the store
         self._counts: dict[str, Counter[str]] = {}
+        self.meters: MeterTotals = {}
+        """What the last block that was cut adds up to."""
         self._rejected: list[pa.RecordBatch] = []
         self._conflicting: list[dict[str, Any]] = []
         self._late: list[dict[str, Any]] = []
@@ -112,6 +116,7 @@ class BlockBuilder:
         Raises OverflowStop.
         """
         minute_rows, day_rows = self._combiner.cut()
+        self.meters = self._meter_totals()
         yield from self._keys()
         ranks = _ranks(self._names["customer"])
         customers = pa.array(list(self._names["customer"]), pa.string())
@@ -131,6 +136,14 @@ class BlockBuilder:
                 for shard, counts in sorted(self._counts.items())
             ]
         )
+
+    def _meter_totals(self) -> MeterTotals:
+        totals: MeterTotals = {}
+        for meters, events, quantities, amounts in self._combiner.block_totals():
+            slots = zip([(REQUESTS, False), *meters], [events, *quantities], amounts, strict=True)
+            for (name, unpriced), quantity, amount in slots:
+                add_totals(totals, {name: [quantity, amount, quantity if unpriced else 0]})
+        return totals
 
     def clear(self) -> None:
         """The next block begins."""
@@ -168,6 +181,14 @@ class BlockBuilder:
             "unpriced": pa.array([mask for _, mask in slots], pa.uint8()).take(place),
         }
         yield "keys", pa.table(columns)
+
+
+def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
+    """Adds `more` to `totals`."""
+    for name, numbers in more.items():
+        sums = totals.setdefault(name, [0, 0, 0])
+        for n, number in enumerate(numbers):
+            sums[n] += number
 
 
 def _ranks(codes: dict[str, int]) -> pa.Int32Array:

@@ -68,8 +68,8 @@ class Rater:
         for n in reversed(range(len(_CLASSED))):
             number = combination & ((1 << CLASS_BITS[n]) - 1)
             combination >>= CLASS_BITS[n]
-            # A name that no price has stands for every value outside the book; \0 cannot be one.
-            names[_CLASSED[n]] = self._named[n][number - 1].as_py() if number else "\0"
+            # No price can name the empty string: it stands for every value outside the book.
+            names[_CLASSED[n]] = self._named[n][number - 1].as_py() if number else ""
         return [self._timeline(self._book.timeline(meter, **names), meter) for meter in self._meters]
 
     def _timeline(self, steps: tuple[tuple[int, int], ...], meter: str) -> int:

@@ -1,58 +1,51 @@
-"""What a lineage has billed, in the few numbers that a person wants to see at the end of a run."""
+"""The few lines that a person wants to see of a month, read from the day rollups without unfolding them."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 
 from ..client import StoreClient
+from ..tables import SLOTS
+
+_AMOUNT = " + ".join(f"sum(a{slot})" for slot in range(SLOTS))
 
 
 @dataclass(frozen=True)
-class Line:
-    """One meter, customer or model."""
+class Month:
+    """The latest month in the store."""
 
-    name: str
-    quantity: int
-    amount: Decimal
-    unpriced: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Totals of everything in the store."""
-
-    meters: list[Line]
-    customers: list[Line]
-    currencies: list[str]
-    customer_count: int
-    first_window: str
-    last_window: str
-    unpriced_models: list[Line]
+    month: str
+    """As `2026-11`; empty where the store holds nothing."""
+    customers: int
+    largest: list[tuple[str, Decimal]]
+    """(customer, amount), the largest first."""
+    unpriced: list[tuple[str, int]]
+    """(model, unpriced quantity), the largest first."""
 
 
-_LINE = "sum(toInt256(quantity)), sum(toDecimal256(amount, 15)), sum(toInt256(unpriced_quantity))"
-
-
-def summary(client: StoreClient, customers: int = 5) -> Summary:
-    """Reads the month rollups for totals, and the day rollups for unpriced models."""
-
-    def lines(sql: str) -> list[Line]:
-        return [Line(str(name), int(q), Decimal(str(a)), int(u)) for name, q, a, u in client.rows(sql)]
-
-    tokens = "meter LIKE '%tokens'"
-    windows = client.rows(
-        "SELECT toString(min(window_start)), toString(max(window_start)), uniqExact(customer) FROM usage_by_day"
-    )[0]
-    return Summary(
-        meters=lines(f"SELECT meter, {_LINE} FROM usage_by_month GROUP BY meter ORDER BY meter"),
-        customers=lines(
-            f"SELECT customer, sumIf(toInt256(quantity), {tokens}), sum(toDecimal256(amount, 15)), "
-            f"sum(toInt256(unpriced_quantity)) FROM usage_by_month GROUP BY customer ORDER BY 3 DESC, 1 LIMIT {customers}"
-        ),
-        currencies=[row[0] for row in client.rows("SELECT DISTINCT currency FROM usage_by_month ORDER BY 1")],
-        customer_count=int(windows[2]),
-        first_window=str(windows[0]),
-        last_window=str(windows[1]),
-        unpriced_models=lines(
-            f"SELECT model, {_LINE} FROM usage_by_day WHERE unpriced_quantity != 0 GROUP BY model ORDER BY 4 DESC LIMIT 5"
-        ),
+def latest_month(client: StoreClient, lines: int = 5) -> Month:
+    """What the latest month holds. Raises StoreError."""
+    count, last = client.rows("SELECT count(), max(window_start) FROM rollup_day")[0]
+    if not count:
+        return Month("", 0, [], [])
+    month = f"{last:%Y-%m}"
+    within = f"toYYYYMM(window_start) = {last:%Y%m}"
+    customers = client.rows(f"SELECT uniqExact(customer) FROM rollup_day WHERE {within}")[0][0]
+    largest = client.rows(
+        f"SELECT customer, {_AMOUNT} AS amount FROM rollup_day WHERE {within} GROUP BY customer "
+        f"ORDER BY amount DESC, customer LIMIT {lines}"
+    )
+    slots = " + ".join(f"if(bitTest(unpriced, {slot}), sums.q{slot}, 0)" for slot in range(SLOTS))
+    sums = ", ".join(f"sum(q{slot}) AS q{slot}" for slot in range(SLOTS))
+    unpriced = client.rows(
+        f"SELECT model, sum({slots}) AS quantity FROM (SELECT customer, key, {sums} FROM rollup_day WHERE {within} "
+        "AND key IN (SELECT key FROM keys WHERE unpriced != 0) GROUP BY customer, key) AS sums "
+        "ANY INNER JOIN (SELECT customer, key, model, unpriced FROM keys WHERE unpriced != 0) AS names "
+        "ON sums.customer = names.customer AND sums.key = names.key "
+        f"GROUP BY model ORDER BY quantity DESC, model LIMIT {lines}"
+    )
+    return Month(
+        month,
+        int(customers),
+        [(str(name), Decimal(str(amount))) for name, amount in largest],
+        [(str(name), int(quantity)) for name, quantity in unpriced],
     )
