@@ -58,7 +58,7 @@ lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/cython-lint src/_core
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src/_core  # it calls pycodestyle by name
 
 bench: $(VENV)/.bench ## Run the benchmarks; results go to benchmarks/results
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
