@@ -69,6 +69,11 @@ def test_partitions_are_named_by_number(tansu: Broker, drive: Callable[..., Driv
     assert drive(tansu, topic).source.list_parts() == [f"{topic}-00000", f"{topic}-00001", f"{topic}-00002"]
 
 
+def test_a_topic_that_was_just_made(broker: Broker, drive: Callable[..., Driven]):
+    # given partitions whose leaders are not at work yet, then the start waits for them
+    drive(broker, broker.topic(32)).begin()
+
+
 def test_an_epoch_behind_one_with_events_has_a_heartbeat(broker: Broker, drive: Callable[..., Driven]):
     topic = broker.topic()
     broker.produce(topic, [event(1)])

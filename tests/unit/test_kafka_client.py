@@ -1,6 +1,5 @@
 """The settings that money depends on, which errors pass, and the watch; no broker."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -71,7 +70,6 @@ class Looks:
     def __init__(self) -> None:
         self.found: Found | None = dict(BEFORE)
         self.count = 0
-        self.began = threading.Event()
 
     def __call__(self) -> Found:
         self.count += 1

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
@@ -19,6 +19,7 @@ from ..config import KafkaSource
 from ..errors import ConfigError, SourceError
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ANSWER_S = 30.0
 """How long a cluster may take to answer at the start."""
@@ -119,7 +120,6 @@ class Cluster:
 
     def _answer(self, future: Any) -> Any:
         """What a question's future gives. Raises KafkaException; at once if the brokers do not let this client in."""
-        self._locked_out = False
         while True:
             try:
                 return future.result(timeout=0.1)
@@ -128,14 +128,25 @@ class Cluster:
                 if self._locked_out:
                     raise KafkaException(KafkaError(KafkaError._AUTHENTICATION)) from None
 
-    def unreachable(self, doing: str, error: Exception) -> SourceError:
-        """What to say if the brokers do not answer."""
-        why = self._trouble or _words(error)
-        mend = "look at source.brokers and source.options"
-        return SourceError(f"Kafka at {self._brokers}: cannot {doing}: {why}; {mend}")
+    def _settled(self, ask: Callable[[float], T], doing: str, answer_s: float) -> T:
+        """Asks until there is an answer: the leaders of partitions are unknown for a moment after a change of them."""
+        self._trouble, self._locked_out = "", False
+        deadline = time.monotonic() + answer_s
+        while True:
+            try:
+                return ask(max(deadline - time.monotonic(), 1))
+            except KafkaException as error:
+                if self._locked_out or not passes(error.args[0]) or time.monotonic() > deadline:
+                    why = self._trouble or _words(error)
+                    mend = "look at source.brokers and source.options"
+                    raise SourceError(f"Kafka at {self._brokers}: cannot {doing}: {why}; {mend}") from error
+            time.sleep(0.1)
 
     def topics(self, answer_s: float = ANSWER_S) -> dict[str, Topic | None]:
         """The topics of the config; None for one that is not there. Raises SourceError."""
+        return self._settled(self._describe, "look at the topics", answer_s)
+
+    def _describe(self, answer_s: float) -> dict[str, Topic | None]:
         found: dict[str, Topic | None] = {}
         names = TopicCollection(list(self._source.topics))
         for name, future in self._admin.describe_topics(names, request_timeout=answer_s).items():
@@ -143,7 +154,7 @@ class Cluster:
                 description = self._answer(future)
             except KafkaException as error:
                 if error.args[0].code() not in NO_TOPIC:
-                    raise self.unreachable("look at the topics", error) from error
+                    raise
                 found[name] = None
                 continue
             topic_id = str(description.topic_id)
@@ -155,13 +166,13 @@ class Cluster:
         """The first offset of each partition, or the one behind all that is committed. Raises SourceError."""
         of = OffsetSpec.latest() if at == "end" else OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(topic, number): of for number in partitions}
-        try:
-            answers = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
-            )
+        level = IsolationLevel.READ_COMMITTED
+
+        def ask(answer_s: float) -> dict[int, int]:
+            answers = self._admin.list_offsets(asked, isolation_level=level, request_timeout=answer_s)
             return {partition.partition: self._answer(future).offset for partition, future in answers.items()}
-        except KafkaException as error:
-            raise self.unreachable("ask for the offsets of partitions", error) from error
+
+        return self._settled(ask, "ask for the offsets of partitions", ANSWER_S)
 
     def range(self, topic: str, number: int) -> str:
         """The offsets that a partition has, for a message."""
