@@ -21,7 +21,7 @@ def _check_fresh() -> None:
         digest = hashlib.sha256()
         for path in [source, *headers]:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-        if module.SOURCE_HASH != digest.hexdigest()[:16]:
+        if digest.hexdigest()[:16] != module.SOURCE_HASH:
             raise ImportError(f"{module.__file__} is stale: {source.name} has changed since; run `make build`")
 
 

@@ -1,7 +1,7 @@
 """Named points at which a test may end the process or raise, to show that what follows a crash there is exact.
 
-Nothing happens at a point unless TALLYFLOW_CRASH_AT names it: `writer.cut` dies at the first pass, `writer.cut:3` at the third. Points
-stand where an epoch, a block or a file is handled, never in a loop over events.
+Nothing happens at a point unless TALLYFLOW_CRASH_AT names it: `writer.cut` dies at the first pass, `writer.cut:3` at
+the third. Points stand where an epoch, a block or a file is handled, never in a loop over events.
 """
 
 import os

@@ -2,7 +2,8 @@
 
 `dataflow` builds it; `flow/run.py` runs it to the end of the input, or a signal, and checks the balance.
 
-The ids of the flow and its steps are part of every snapshot: a step that is renamed begins without its state. They never change.
+The ids of the flow and its steps are part of every snapshot: a step that is renamed begins without its state. They
+never change.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """Publishes frozen blocks, first in first out, on a thread of its own, so that the dataflow never waits for the store.
 
-A block's files are inserted in order, each under a token that names its block and place; an insert may therefore be repeated after
-any failure, and is, until the store has answered. Only then does the block leave the outbox.
+A block's files are inserted in order, each under a token that names its block and place; an insert may therefore be
+repeated after any failure, and is, until the store has answered. Only then does the block leave the outbox.
 """
 
 import random

@@ -1,9 +1,9 @@
 """Event files: NDJSON (plain or gzip), Parquet and Arrow IPC, one after the other in the order of their names.
 
-A file belongs to one of a fixed number of readers by a hash of its path, so that files which arrive later do not change whose the
-others are. A reader goes through its files one by one: read side by side, the newest would push the watermark past the
-oldest. The snapshot holds, for each file, how far it was read and how long it was then; a file that has grown is read on, one that
-has shrunk or begins differently is refused.
+A file belongs to one of a fixed number of readers by a hash of its path, so that files which arrive later do not
+change whose the others are. A reader goes through its files one by one: read side by side, the newest would push the
+watermark past the oldest. The snapshot holds, for each file, how far it was read and how long it was then; a file
+that has grown is read on, one that has shrunk or begins differently is refused.
 """
 
 import glob
@@ -279,10 +279,9 @@ def _read_parquet(path: Path, progress: Progress, batch_rows: int) -> Iterator[I
 
 
 def _read_arrow(path: Path, progress: Progress, batch_rows: int) -> Iterator[Item]:
-    with pa.memory_map(str(path)) as mapped:
-        with pa.ipc.open_file(mapped) as file:
-            batches = (file.get_batch(number) for number in range(file.num_record_batches))
-            yield from _slices(path, 0, batches, progress, batch_rows)
+    with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+        batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        yield from _slices(path, 0, batches, progress, batch_rows)
 
 
 def _slices(

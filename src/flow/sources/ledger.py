@@ -1,4 +1,4 @@
-"""Replay: the events of a ledger, in the order in which they were accepted. They were validated then and are not again."""
+"""Replay: the events of a ledger, in the order in which they were accepted. They were validated then, not again."""
 
 import zlib
 from collections.abc import Iterator

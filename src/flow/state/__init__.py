@@ -1,1 +1,1 @@
-"""What a job keeps on disk besides Bytewax's recovery store: its lock, its lineage, fingerprint segments, the open ledger."""
+"""What a job keeps on disk besides Bytewax's recovery store: lock, lineage, fingerprint segments, open ledger."""

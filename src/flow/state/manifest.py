@@ -1,4 +1,4 @@
-"""Snapshots as bytes: magic, version, checksum, then JSON. Never a pickled class, so that code can be renamed and moved."""
+"""Snapshots as bytes: magic, version, checksum, then JSON. Never a pickled class: code can be renamed and moved."""
 
 import json
 import struct

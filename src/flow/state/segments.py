@@ -3,8 +3,8 @@
     file   = magic "TLSG" | version u16 | 0 u16 | chunk ...
     chunk  = length u32 | CRC-32 u32 | records (24 bytes each: fingerprint 16, payload hash 8)
 
-An epoch appends one chunk, so its cost follows the events of the epoch and not the size of the set. The file's length is in the
-shard's manifest: whatever stands behind it belongs to an epoch that was never committed.
+An epoch appends one chunk, so its cost follows the events of the epoch and not the size of the set. The file's length
+is in the shard's manifest: whatever stands behind it belongs to an epoch that was never committed.
 """
 
 import shutil

@@ -71,8 +71,8 @@ class Deduplicator:
     def snapshot(self) -> dict[str, Any]:
         """Appends what was learnt to the segment files, synced, and says how far they go.
 
-        The snapshot before this one is durable now (a property of the pinned Bytewax that the tests keep watch on), so that
-        files which it does not name can go.
+        The snapshot before this one is durable now (a property of the pinned Bytewax that the tests keep watch on),
+        so that files which it does not name can go.
         """
         for number in self._doomed:
             self._files.remove(number)
@@ -99,7 +99,7 @@ class Deduplicator:
 
 
 class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
-    """The Bytewax shell of a Deduplicator. Bytewax does not tell a logic its key, so a new one learns it from its first batch."""
+    """The Bytewax shell of a Deduplicator. Bytewax tells a logic no key: a new one learns it from its first batch."""
 
     def __init__(self, make: "MakeDeduplicator", resume_state: bytes | None) -> None:
         self._make = make

@@ -1,7 +1,7 @@
 """Identity of every event, and the split of a batch over the shards.
 
-A shard gets a *selection* (row numbers) of the one shared batch, never a copy of its rows. Events go to a shard by their
-fingerprint and not by customer, so that one huge customer cannot make a hot shard; rejected events, which have no
+A shard gets a *selection* (row numbers) of the one shared batch, never a copy of its rows. Events go to a shard by
+their fingerprint and not by customer, so that one huge customer cannot make a hot shard; rejected events, which have no
 fingerprint, go with the shard that their batch's position picks.
 """
 
