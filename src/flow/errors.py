@@ -29,6 +29,12 @@ class RefusedStart(TallyflowError):
     exit_code = 2
 
 
+class TakenOver(TallyflowError):
+    """Another process has started on this lineage; this one may publish nothing more."""
+
+    exit_code = 2
+
+
 class SourceError(TallyflowError):
     """An input cannot be read as a whole (missing, not Parquet, replaced since the last run)."""
 

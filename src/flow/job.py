@@ -7,7 +7,7 @@ never change.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class Job:
     lineage: Lineage
     publisher: Publisher
     clock: Callable[[], int]
+    last_blocks: Mapping[str, int]
+    """The last block that the store has of each writer."""
     stop: threading.Event = field(default_factory=threading.Event)
     read: int = 0
     """Events read in this run, as decode counts them."""
@@ -128,7 +130,15 @@ class Job:
         outbox = Outbox(self.directory.outbox, lineage.id, name)
         kept = LedgerWriter(config.ledger, lineage.id, name) if config.ledger is not None else None
         return Writer(
-            lineage.id, name, self.book.currency, outbox, kept, self.publisher, self.clock, config.limits.keys_max
+            lineage.id,
+            name,
+            self.book.currency,
+            outbox,
+            kept,
+            self.publisher,
+            self.clock,
+            config.limits.keys_max,
+            self.last_blocks.get(name, 0),
         )
 
 

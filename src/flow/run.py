@@ -29,6 +29,7 @@ from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
 from .steps.combine import OUTCOMES, MeterTotals
 from .store.client import StoreClient, connect
+from .store.fence import Term, check_term, take_term
 from .store.migrate import migrate
 from .store.queries.totals import Totals, rollup_totals
 
@@ -55,17 +56,17 @@ class Outcome:
 def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:
     """Runs to the end of the input, or to SIGINT or SIGTERM, and publishes everything.
 
-    Raises ConfigError, RefusedStart, SourceError, StateError, StoreError, OverflowStop, BalanceError.
+    Raises ConfigError, RefusedStart, TakenOver, SourceError, StateError, StoreError, OverflowStop, BalanceError.
     """
     book = load_price_book(config.prices, config.limits.quantity_max)
     with StateDirectory(config.state_dir) as directory:
         lineage = directory.lineage(config.shards, book.currency, config.dedup.horizon_us)
         recovery = _recovery(directory, config.shards)
-        _claim_store(config, directory, lineage)
+        term, last_blocks = _claim_store(config, directory, lineage)
         begun = time.monotonic()
-        publisher = Publisher(lambda: open_store(config))
+        publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, term))
         publisher.start()
-        job = Job(config, book, directory, lineage, publisher, clock=lambda: time.time_ns() // 1000)
+        job = Job(config, book, directory, lineage, publisher, lambda: time.time_ns() // 1000, last_blocks)
         if on_read is not None:
             job.on_read = on_read
         try:
@@ -132,8 +133,10 @@ def _engine_error(recovery: Path, message: str) -> StateError:
 
 @contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM end the input; a second one ends the process at once (which is safe, only slower to
-    go on from)."""
+    """While inside, SIGINT and SIGTERM end the input; a second one ends the process at once.
+
+    That is safe, only slower to go on from.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
@@ -221,8 +224,11 @@ def open_store(config: Config) -> StoreClient:
     return client
 
 
-def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) -> None:
-    """Makes the tables, and refuses a store and a state directory that do not belong together."""
+def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) -> tuple[Term, dict[str, int]]:
+    """Makes the tables, refuses a store and a state directory that do not belong together, takes over the lineage.
+
+    Returns the term, and the last block that the store has of each writer.
+    """
     with connect(config.store) as client:
         migrate(client)
         client.use_database()
@@ -230,21 +236,32 @@ def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) ->
         if known - {lineage.id}:
             raise RefusedStart(
                 f"store {config.store.url}: holds what another state directory published (lineage "
-                f"{', '.join(sorted(known - {lineage.id}))}), while {directory.path} is lineage {lineage.id}; going on would "
-                "count events twice: use the state_dir that belongs to the store, or an empty store"
+                f"{', '.join(sorted(known - {lineage.id}))}), while {directory.path} is lineage {lineage.id}; going on "
+                "would count events twice: use the state_dir that belongs to the store, or an empty store"
             )
         if lineage.id in known:
-            return
+            # First the term, then the blocks: with the term taken, nobody else adds any.
+            return take_term(client, lineage.id), _last_blocks(client, lineage)
         if (directory.path / "committed").exists():
             raise RefusedStart(
-                f"store {config.store.url}: holds nothing of lineage {lineage.id}, which {directory.path} has published "
-                "already; was the store emptied or replaced? Bring it back, or begin anew with an empty state_dir too"
+                f"store {config.store.url}: holds nothing of lineage {lineage.id}, which {directory.path} has "
+                "published already; was the store emptied or replaced? Bring it back, or begin anew with an empty "
+                "state_dir too"
             )
         client.command(
             "INSERT INTO lineages (lineage, created, state_dir, currency) VALUES "
             "({lineage:String}, now64(6), {state_dir:String}, {currency:String})",
             {"lineage": lineage.id, "state_dir": str(directory.path), "currency": lineage.currency},
         )
+        return take_term(client, lineage.id), {}
+
+
+def _last_blocks(client: StoreClient, lineage: Lineage) -> dict[str, int]:
+    found = client.rows(
+        "SELECT writer, max(block) FROM pipeline_balance WHERE lineage = {lineage:String} GROUP BY writer",
+        {"lineage": lineage.id},
+    )
+    return {str(writer): int(block) for writer, block in found}
 
 
 def _mark_committed(directory: StateDirectory) -> None:

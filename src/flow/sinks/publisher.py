@@ -36,8 +36,12 @@ class Publisher:
     A failure that no retry mends is kept, and raised to whoever asks next.
     """
 
-    def __init__(self, connect: Callable[[], StoreClient]) -> None:
+    def __init__(
+        self, connect: Callable[[], StoreClient], fence: Callable[[StoreClient], None] = lambda client: None
+    ) -> None:
+        """`fence` is asked before and after each block, and raises if another process may publish instead."""
         self._connect = connect
+        self._fence = fence
         self._client: StoreClient | None = None
         self._waiting: deque[tuple[Outbox, Block]] = deque()
         self._changed = threading.Condition()
@@ -67,19 +71,24 @@ class Publisher:
     # -- publishing
 
     def publish_next(self) -> bool:
-        """Publishes the oldest block; False if none waits. Raises StoreUnavailable (call again), StoreError, StateError."""
+        """Publishes the oldest block; False if none waits.
+
+        Raises StoreUnavailable (call again), StoreError, StateError, TakenOver.
+        """
         with self._changed:
             if not self._waiting:
                 return False
             outbox, block = self._waiting[0]
         if self._client is None:
             self._client = self._connect()
+        self._fence(self._client)
         outbox.check(block)
         for n, file in enumerate(block.files):
             point("publisher.before_insert")
             columns, path = TABLES[file.table].names, outbox.folder / file.name
             insert_arrow_file(self._client, file.table, columns, path, f"{block.token}-{n}")
             point("publisher.after_insert")
+        self._fence(self._client)  # before the block leaves: were it somebody else's turn, this copy may be needed
         outbox.done(block)
         with self._changed:
             self._waiting.popleft()
@@ -96,7 +105,7 @@ class Publisher:
         self._thread.start()
 
     def finish(self) -> None:
-        """Publishes all that was submitted, then ends the thread. Raises what stopped the publisher, if anything did."""
+        """Publishes all that was submitted, then ends the thread. Raises what stopped the publisher, if anything."""
         self._end()
         self.check()
 

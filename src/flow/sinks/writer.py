@@ -1,7 +1,8 @@
 """One writer: combines rated events, cuts a block with each epoch, and hands it on once its epoch is committed.
 
-When `snapshot()` of epoch k+1 is called, epoch k is durable in Bytewax's recovery store: a property of the pinned Bytewax on which
-exactly-once stands here, and which the tests keep watch on. Only then is block k frozen, and only then does the store hear of it.
+When `snapshot()` of epoch k+1 is called, epoch k is durable in Bytewax's recovery store: a property of the pinned
+Bytewax on which exactly-once stands here, and which the tests keep watch on. Only then is block k frozen, and only
+then does the store hear of it.
 """
 
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows
 from ..schema import DIMENSIONS, LEDGER
@@ -37,7 +39,9 @@ class Writer:
         publisher: Publisher,
         clock: Callable[[], int],
         keys_max: int,
+        block_in_store: int = 0,
     ) -> None:
+        """`block_in_store` is the last block that the store has of this writer."""
         self._lineage = lineage
         self._writer = writer
         self._builder = BlockBuilder(currency, keys_max)
@@ -45,6 +49,7 @@ class Writer:
         self._ledger = ledger
         self._publisher = publisher
         self._clock = clock
+        self._block_in_store = block_in_store
         self._last = 0  # number of the last block that was cut
         self._cut: Block | None = None  # cut with the last snapshot, not frozen yet
         self.totals: Counter[str] = Counter()
@@ -59,9 +64,19 @@ class Writer:
         """The same when this run began."""
 
     def resume(self, manifest: dict[str, Any] | None) -> None:
-        """Goes on from the last committed snapshot: publishes again what may not have arrived, drops what was not committed."""
+        """Goes on from the last committed snapshot.
+
+        What may not have arrived is published again, what was not committed is dropped. Raises StateError, also
+        where the store is ahead: nothing is published before it is committed here.
+        """
         last = manifest["block"] if manifest else None
         self._last = last or 0
+        if self._last < self._block_in_store:
+            raise StateError(
+                f"{self._outbox.folder.parent}: is older than the store: {self._writer} is at block {self._last}, the "
+                f"store has block {self._block_in_store}; is it an old copy, or did another process go on with a newer "
+                "one? Use the newest state directory of this lineage, or replay the source into a new one"
+            )
         self.totals = Counter(manifest["totals"] if manifest else {})
         self.totals_before = Counter(self.totals)
         self.quantity = manifest["quantity"] if manifest else 0
