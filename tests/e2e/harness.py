@@ -14,10 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from pyarrow import ipc
 
 from flow.config import Config, load_config
+from flow.errors import TallyflowError
 from flow.oracle.rollup import GRAINS, Key, Rates, Rollup
 from flow.prices.book import parse_price_book
 from flow.run import Outcome, open_store, run
@@ -246,6 +248,17 @@ def balance(**outcomes: int) -> Mapping[str, int]:
     names = ("accepted", "duplicate", "conflicting", "rejected", "late")
     counts = {name: outcomes.get(name, 0) for name in names}
     return {"read": sum(counts.values())} | counts
+
+
+def refusal(pipeline: Pipeline, exit_code: int, *said: str) -> str:
+    """The one line with which a run in this process refuses."""
+    with pytest.raises(TallyflowError) as refused:
+        pipeline.run()
+    line = str(refused.value)
+    assert (refused.value.exit_code, "\n" in line) == (exit_code, False), line
+    for word in said:
+        assert word in line, line
+    return line
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], exit_code: int, *said: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .harness import Pipeline, assert_refused, balance, event, lines, make_events, table, truth
+from .harness import Pipeline, assert_refused, balance, event, lines, make_events, refusal, table, truth
 
 EVENTS = make_events(300)
 
@@ -27,11 +27,11 @@ def test_no_file_and_files_that_cannot_be_read(pipeline: Pipeline) -> None:
     for name, content in (("a.parquet", b"PAR1 not really"), ("b.arrow", b"ARROW1 no"), ("c.ndjson.gz", b"plain text")):
         path = pipeline.folder / "events" / name
         path.write_bytes(content)
-        assert_refused(pipeline.command("run"), 1, str(path))
+        refusal(pipeline, 1, str(path))
         path.unlink()
     odd = pipeline.folder / "events" / "events.xml"
     odd.write_bytes(b"<x/>")
-    assert_refused(pipeline.command("run"), 1, str(odd), "set source.format")
+    refusal(pipeline, 1, str(odd), "set source.format")
     odd.unlink()
     pipeline.write("events.ndjson", EVENTS)
     assert pipeline.run().balance == balance(accepted=300)

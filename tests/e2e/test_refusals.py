@@ -14,7 +14,7 @@ import pytest
 from flow.errors import TallyflowError
 from flow.generate import Synthetic, expected, prices_yaml
 
-from .harness import Pipeline, assert_refused, balance, make_events, truth
+from .harness import Pipeline, assert_refused, balance, make_events, refusal, truth
 
 EVENTS = make_events(3000)
 
@@ -27,7 +27,6 @@ def test_a_locked_state_directory_names_its_holder(pipeline: Pipeline) -> None:
     os.write(descriptor, b"pid 4711 on some-host, since yesterday")
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     assert_refused(pipeline.command("run"), 2, str(state), "in use by pid 4711 on some-host", "stop that one first")
-    assert_refused(pipeline.command("verify"), 1, "no run has begun here yet")
     os.close(descriptor)
     assert pipeline.run().balance == balance(accepted=len(EVENTS))
 
@@ -84,7 +83,7 @@ def test_a_file_in_the_place_of_a_directory(pipeline: Pipeline, key: str) -> Non
     pipeline.write("events.ndjson", EVENTS[:500])
     name = pipeline.settings[key].removeprefix("chdb:")
     (pipeline.folder / name).write_text("in the way")
-    assert_refused(pipeline.command("run"), 1, str(pipeline.folder / name))
+    refusal(pipeline, 1, str(pipeline.folder / name))
     (pipeline.folder / name).unlink()
     assert pipeline.run().balance == balance(accepted=500)
     assert pipeline.views() == truth(EVENTS[:500])
@@ -97,7 +96,7 @@ def test_a_place_where_nothing_can_be_made(pipeline: Pipeline, key: str) -> None
     kept = pipeline.settings[key]
     pipeline.settings[key] = f"{prefix}/proc/tallyflow/{key}"
     pipeline.write("events.ndjson", EVENTS[:500])
-    assert_refused(pipeline.command("run"), 1, f"/proc/tallyflow/{key}")
+    refusal(pipeline, 1, f"/proc/tallyflow/{key}")
     pipeline.settings[key] = kept
     shutil.rmtree(pipeline.folder / "ledger", ignore_errors=True)
     if key == "ledger":
@@ -152,8 +151,8 @@ def test_a_damaged_state_is_named(pipeline: Pipeline) -> None:
     line = assert_refused(pipeline.command("run"), 1, str(segment), "damaged at byte", "restore it from a backup")
     assert Path(line.split()[1].rstrip(":")) == segment
     segment.write_bytes(kept[:-1])
-    assert_refused(pipeline.command("run"), 1, str(segment), "are recorded")
+    refusal(pipeline, 1, str(segment), "are recorded")
     segment.unlink()
-    assert_refused(pipeline.command("run"), 1, str(segment), "missing")
+    refusal(pipeline, 1, str(segment), "missing")
     segment.write_bytes(kept)
     assert pipeline.run().balance == balance(accepted=500)

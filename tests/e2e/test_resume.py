@@ -1,8 +1,11 @@
 """The next run: nothing twice, only what is new, and no file that is not the one it was."""
 
+from pathlib import Path
+
 import pytest
 
 from flow.errors import SourceError
+from flow.generate import Synthetic, expected, prices_yaml
 
 from .harness import Pipeline, balance, lines, make_events, truth, write
 
@@ -65,3 +68,16 @@ def test_the_ledger_replays_to_the_same_bits(pipeline: Pipeline) -> None:
     source = {"kind": "ledger", "path": str(pipeline.folder / "ledger")}
     assert replay.run(source=source, ledger=None).balance == balance(accepted=900)
     assert replay.views() == pipeline.views() == truth(EVENTS)
+
+
+def test_another_batch_size_in_the_middle_of_synthetic_events_leaves_none_out(tmp_path: Path) -> None:
+    # Given two readers that take turns, and a first run over a part of the events.
+    spec = {"kind": "synthetic", "customers": 9, "retimed_ppm": 0, "conflicting_ppm": 0}
+    settings = {"shards": 2, "limits": {"batch_rows": 100}, "source": spec | {"events": 1550}}
+    pipeline = Pipeline(tmp_path, prices_yaml(), settings)
+    assert pipeline.run().read == 1550
+    # When the rest is read with another batch size, then it is the rest.
+    outcome = pipeline.run(limits={"batch_rows": 370}, source=spec | {"events": 4000})
+    assert outcome.read == 2450
+    truth = expected(Synthetic(events=4000, customers=9, retimed_ppm=0, conflicting_ppm=0))
+    assert outcome.balance["accepted"] == truth.accepted

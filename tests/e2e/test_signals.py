@@ -13,7 +13,7 @@ from flow.generate import Synthetic, expected, expected_quantities, prices_yaml
 
 from .harness import Pipeline
 
-SPEC = {"events": 24_000, "customers": 50, "retimed_ppm": 0, "conflicting_ppm": 0, "seed": 7}
+SPEC = {"events": 48_000, "customers": 50, "retimed_ppm": 0, "conflicting_ppm": 0, "seed": 7}
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(pipeline: Pipeli
     assert 0 < read < SPEC["events"]
     assert f"{read:,}" in out.decode()
     assert not list((pipeline.folder / "state" / "outbox").iterdir())
-    outcome = pipeline.run()
+    outcome = pipeline.run(epoch="5s")
     assert outcome.read == SPEC["events"] - read
     assert_billed_exactly(pipeline)
 
@@ -86,7 +86,7 @@ def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(pipeline: 
     process.communicate(timeout=60)
     # Either the first one was done already, or the second one ended it.
     assert process.returncode in (0, -signal.SIGTERM)
-    pipeline.run()
+    pipeline.run(epoch="5s")
     assert_billed_exactly(pipeline)
 
 
@@ -99,7 +99,7 @@ def test_ten_kills_at_random_moments(pipeline: Pipeline) -> None:
         process.kill()
         _, err = process.communicate(timeout=60)
         assert err == b""
-    pipeline.run()
+    pipeline.run(epoch="5s")
     assert_billed_exactly(pipeline)
     result = pipeline.command("verify", "--format", "json")
     assert (result.returncode, json.loads(result.stdout)) == (0, [])

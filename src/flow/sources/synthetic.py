@@ -14,7 +14,7 @@ MANIFEST = "synthetic"
 
 @dataclass(frozen=True)
 class SyntheticSource(FixedPartitionedSource[Item, bytes]):
-    """Each reader makes every n-th batch."""
+    """Each reader makes every n-th batch, and keeps the batch size that it began with, so that none is left out."""
 
     spec: Synthetic
     readers: int
@@ -25,26 +25,31 @@ class SyntheticSource(FixedPartitionedSource[Item, bytes]):
         return [f"reader-{number:03d}" for number in range(self.readers)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Reader":
-        first = int(for_part.rpartition("-")[2]) * self.batch_rows
-        if resume_state is not None:
-            first = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["next"]
-        return _Reader(self, first)
+        if resume_state is None:
+            return _Reader(self, int(for_part.rpartition("-")[2]) * self.batch_rows, self.batch_rows)
+        kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")
+        return _Reader(self, kept["next"], kept["batch_rows"])
 
 
 class _Reader(PausingPartition[Item]):
-    def __init__(self, source: SyntheticSource, first: int) -> None:
+    def __init__(self, source: SyntheticSource, first: int, batch_rows: int) -> None:
         super().__init__(source.flow)
         self._source = source
         self._next = first
+        self._batch_rows = batch_rows
 
     def read(self) -> list[Item] | None:
-        spec, rows = self._source.spec, self._source.batch_rows
+        spec, rows = self._source.spec, self._batch_rows
         if self._next >= spec.events:
             return None
         first = self._next
-        table = next(batches(spec, first, min(rows, spec.events - first)))
-        self._next = first + rows * self._source.readers
+        batch_end = (first // rows + 1) * rows
+        # A batch that the end of the spec cuts short is finished first, should the spec have more events one day.
+        self._next = min(batch_end, spec.events)
+        table = next(batches(spec, first, self._next - first))
+        if self._next == batch_end:
+            self._next += rows * (self._source.readers - 1)
         return [Columns(f"synthetic seed {spec.seed}", first, table)]
 
     def snapshot(self) -> bytes:
-        return seal(MANIFEST, {"next": self._next})
+        return seal(MANIFEST, {"next": self._next, "batch_rows": self._batch_rows})
