@@ -43,6 +43,14 @@ class StateError(TallyflowError):
     """A file of the state directory is missing, cut or corrupt; the message names it."""
 
 
+class EngineStopped(StateError):
+    """Bytewax stopped, and says nothing that we know how to mend; in a cluster, mostly that another process is gone."""
+
+
+class ClusterError(TallyflowError):
+    """The processes of a cluster end again and again."""
+
+
 class StoreError(TallyflowError):
     """ClickHouse refused something that a retry will not mend."""
 

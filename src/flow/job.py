@@ -56,6 +56,10 @@ class Job:
     """The source, once it is made, if it is Kafka."""
     on_read: Callable[[int], None] = lambda events: None
     """Told how many events each batch had, for a progress display."""
+    waiting_bytes: Callable[[], int] | None = None
+    """Bytes of blocks that wait for the store in the outbox; None: only this process puts any there."""
+    compact: bool = False
+    """Whether batches may go to other processes."""
 
     def __post_init__(self) -> None:
         self._raters = threading.local()
@@ -76,7 +80,8 @@ class Job:
     def source(self) -> FixedPartitionedSource[Any, bytes]:
         """The source that the config names. Raises SourceError."""
         config, source = self.config, self.config.source
-        held = Flow(self.stop, lambda: self.publisher.backlog_bytes > config.limits.outbox_bytes_max)
+        waiting_bytes = self.waiting_bytes or (lambda: self.publisher.backlog_bytes)
+        held = Flow(self.stop, lambda: waiting_bytes() > config.limits.outbox_bytes_max)
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
             return files.FilesSource(source.path, source.format, readers, rows, held)
@@ -109,7 +114,7 @@ class Job:
         """Splits a batch over the shards; a shard's name is the Bytewax key."""
         shards = self.config.shards
         parts = route_heartbeat(shards) if isinstance(decoded, Heartbeat) else route(decoded, shards)
-        return ((routed.shard, routed) for routed in parts)
+        return ((routed.shard, routed.compact() if self.compact else routed) for routed in parts)
 
     def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
         """The logic of one shard, from its snapshot or new."""

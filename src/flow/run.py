@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,14 +20,14 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
 
 from .config import Config
-from .errors import BalanceError, RefusedStart, StateError, TallyflowError
+from .errors import BalanceError, EngineStopped, RefusedStart, StateError, TallyflowError
 from .faults import point
 from .job import Job, dataflow
-from .prices.book import load_price_book
+from .prices.book import PriceBook, load_price_book
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
-from .steps.combine import OUTCOMES, MeterTotals
+from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .store.client import StoreClient, connect
 from .store.fence import Term, check_term, take_term
 from .store.migrate import migrate
@@ -41,7 +41,7 @@ class Outcome:
     lineage: str
     currency: str
     read: int
-    """Events read in this run."""
+    """Events read in this run; if a cluster was restarted in it, since then."""
     balance: dict[str, int]
     """Of the whole lineage, as the store has it."""
     seconds: float
@@ -50,7 +50,27 @@ class Outcome:
     blocks: int
     retries: int
     meters: MeterTotals
-    """What was billed in this run."""
+    """What was billed in this run; if a cluster was restarted in it, since then."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process did of a run, and what its writers have counted."""
+
+    read: int
+    unknown_fields: int
+    interrupted: bool
+    blocks: int
+    retries: int
+    meters: MeterTotals
+    totals: Counter[str]
+    """The balance of the lineage so far."""
+    read_before: int
+    """Events read in the lineage before this run."""
+    quantity: int
+    """All quantities that were billed in the lineage so far, whatever their meter."""
+    amount_femto: int
+    """The same of amounts."""
 
 
 def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:
@@ -60,55 +80,115 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
     """
     book = load_price_book(config.prices, config.limits.quantity_max)
     with StateDirectory(config.state_dir) as directory:
-        lineage = directory.lineage(config.shards, book.currency, config.dedup.horizon_us)
-        recovery = _recovery(directory, config.shards)
-        term, last_blocks = _claim_store(config, directory, lineage)
+        claim = prepare(config, directory, book.currency)
         begun = time.monotonic()
-        publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, term))
-        publisher.start()
-        job = Job(config, book, directory, lineage, publisher, lambda: time.time_ns() // 1000, last_blocks)
+        job = make_job(config, book, directory, claim)
         if on_read is not None:
             job.on_read = on_read
-        try:
-            with _stopping(job.stop):
-                _run_dataflow(job, workers, recovery)
-            point("run.before_finish")
-            for writer in job.sink.writers:
-                writer.finish()
-            publisher.finish()
-            job.finish_source()
-            point("run.after_finish")
-        except BaseException:
-            publisher.abandon()
-            raise
-        seconds = time.monotonic() - begun
-        balance = _check_balance(config, job)
-        _mark_committed(directory)
-        return Outcome(
-            lineage.id,
-            lineage.currency,
-            job.read,
-            balance,
-            seconds,
-            job.unknown_fields,
-            job.stop.is_set(),
-            publisher.published.blocks,
-            publisher.published.retries,
-            job.sink.billed(),
-        )
+        with stopping(job.stop):
+            share = work(job, workers)
+        return conclude(config, directory, claim.lineage, [share], begun)
 
 
-def _run_dataflow(job: Job, workers: int, recovery: RecoveryConfig) -> None:
+# A run has three parts. The first and the last are done once, the one between by each process of a cluster.
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What makes a run the only one of its lineage."""
+
+    lineage: Lineage
+    term: Term
+    last_blocks: dict[str, int]
+    """The last block that the store has of each writer."""
+
+
+def prepare(config: Config, directory: StateDirectory, currency: str) -> Claim:
+    """Makes what is missing of a locked state directory and of its store, and takes over the lineage.
+
+    Raises RefusedStart, TakenOver, StateError, StoreError.
+    """
+    lineage = directory.lineage(config.shards, currency, config.dedup.horizon_us)
+    _make_recovery_store(directory, config.shards)
+    return Claim(lineage, *_claim_store(config, directory, lineage))
+
+
+def make_job(config: Config, book: PriceBook, directory: StateDirectory, claim: Claim) -> Job:
+    """The job of this process, with a publisher that is not started yet."""
+    publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, claim.term))
+    return Job(
+        config, book, directory, claim.lineage, publisher, lambda: time.time_ns() // 1000, claim.last_blocks
+    )
+
+
+def work(job: Job, workers: int, addresses: Sequence[str] = (), process: int = 0) -> Share:
+    """Runs the dataflow to its end and publishes all blocks; in a cluster, as the process of this number.
+
+    Raises SourceError, StateError, StoreError, TakenOver, OverflowStop, BalanceError.
+    """
+    publisher = job.publisher
+    publisher.start()
+    try:
+        _run_dataflow(job, workers, addresses, process)
+        point("run.before_finish")
+        for writer in job.sink.writers:
+            writer.finish()
+        publisher.finish()
+        job.finish_source()
+        point("run.after_finish")
+    except BaseException:
+        publisher.abandon()
+        raise
+    writers = job.sink.writers
+    return Share(
+        job.read,
+        job.unknown_fields,
+        job.stop.is_set(),
+        publisher.published.blocks,
+        publisher.published.retries,
+        job.sink.billed(),
+        sum((writer.totals for writer in writers), Counter()),
+        sum(writer.totals_before["read"] for writer in writers),
+        sum(writer.quantity for writer in writers),
+        sum(writer.amount_femto for writer in writers),
+    )
+
+
+def conclude(
+    config: Config, directory: StateDirectory, lineage: Lineage, shares: Sequence[Share], begun: float
+) -> Outcome:
+    """Checks the balance over all processes. Raises BalanceError, StoreError."""
+    seconds = time.monotonic() - begun
+    meters: MeterTotals = {}
+    for share in shares:
+        add_totals(meters, share.meters)
+    balance = _check_balance(config, lineage, shares)
+    _mark_committed(directory)
+    return Outcome(
+        lineage.id,
+        lineage.currency,
+        sum(share.read for share in shares),
+        balance,
+        seconds,
+        sum(share.unknown_fields for share in shares),
+        any(share.interrupted for share in shares),
+        sum(share.blocks for share in shares),
+        sum(share.retries for share in shares),
+        meters,
+    )
+
+
+def _run_dataflow(job: Job, workers: int, addresses: Sequence[str], process: int) -> None:
     """Runs Bytewax; what a step raised comes out as it was, not as Bytewax's wrapping of it."""
     flow = dataflow(job)
     try:
         with _panics_explained(job.directory.recovery):
             cluster_main(
                 flow,
-                [],
-                0,
+                list(addresses),
+                process,
                 epoch_interval=timedelta(microseconds=job.config.epoch_us),
-                recovery_config=recovery,
+                recovery_config=RecoveryConfig(job.directory.recovery, timedelta(0)),
                 worker_count_per_proc=workers,
             )
     except (BytewaxRuntimeError, RuntimeError) as error:
@@ -124,7 +204,7 @@ def _engine_error(recovery: Path, message: str) -> StateError:
     """One line for what stopped Bytewax itself; that is its recovery store, or a defect."""
     reason = re.search(r'Sqlite.*Some\("([^"]+)"\)', message, re.DOTALL)
     if reason is None:
-        return StateError(f"{recovery}: the dataflow stopped: {' '.join(message.split())}")
+        return EngineStopped(f"{recovery}: the dataflow stopped: {' '.join(message.split())}")
     return StateError(
         f"{recovery}: Bytewax cannot use its recovery store ({reason[1]}); is the disk full or read-only? "
         "Mend that and start again: nothing is lost"
@@ -132,7 +212,7 @@ def _engine_error(recovery: Path, message: str) -> StateError:
 
 
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
+def stopping(stop: threading.Event) -> Iterator[None]:
     """While inside, SIGINT and SIGTERM end the input; a second one ends the process at once.
 
     That is safe, only slower to go on from.
@@ -196,8 +276,8 @@ def _is_descriptor_2(stream: TextIO) -> bool:
         return False
 
 
-def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
-    """Bytewax's recovery store; its number of partitions can never change."""
+def _make_recovery_store(directory: StateDirectory, partitions: int) -> None:
+    """Makes Bytewax's recovery store, if there is none; its number of partitions can never change."""
     folder = directory.recovery
     try:
         if not folder.exists():
@@ -211,7 +291,6 @@ def _recovery(directory: StateDirectory, partitions: int) -> RecoveryConfig:
             sync_folder(folder.parent)  # undone by a power loss, it would have everything counted again
     except OSError as error:
         raise explain(error, folder, "make the recovery store") from error
-    return RecoveryConfig(folder, timedelta(0))
 
 
 # ---- The store ----------------------------------------------------------------------------------------------------
@@ -268,7 +347,7 @@ def _mark_committed(directory: StateDirectory) -> None:
     (directory.path / "committed").touch()
 
 
-def _check_balance(config: Config, job: Job) -> dict[str, int]:
+def _check_balance(config: Config, lineage: Lineage, shares: Sequence[Share]) -> dict[str, int]:
     """The balance of the lineage as the store has it, held against the writers' own counts and against the rollups.
 
     Raises BalanceError.
@@ -276,7 +355,7 @@ def _check_balance(config: Config, job: Job) -> dict[str, int]:
     with open_store(config) as client:
         sums = ", ".join(f"sum({name})" for name in OUTCOMES)
         row = client.rows(
-            f"SELECT {sums} FROM pipeline_balance WHERE lineage = {{lineage:String}}", {"lineage": job.lineage.id}
+            f"SELECT {sums} FROM pipeline_balance WHERE lineage = {{lineage:String}}", {"lineage": lineage.id}
         )[0]
         balance = dict(zip(OUTCOMES, map(int, row), strict=True))
         billed = rollup_totals(client)
@@ -284,23 +363,22 @@ def _check_balance(config: Config, job: Job) -> dict[str, int]:
             name: int(client.rows(f"SELECT count() FROM {name}_events")[0][0])
             for name in ("rejected", "conflicting", "late")
         }
-    written: Counter[str] = sum((writer.totals for writer in job.sink.writers), Counter())
+    written: Counter[str] = sum((share.totals for share in shares), Counter())
     problems = []
     if balance["read"] != sum(balance[name] for name in OUTCOMES[1:]):
         problems.append("read is not the sum of the outcomes")
     if any(balance[name] != written[name] for name in OUTCOMES):
         problems.append(f"the store has {balance}, the writers counted {dict(written)}")
-    expected = Totals(
-        sum(writer.quantity for writer in job.sink.writers), sum(writer.amount_femto for writer in job.sink.writers)
-    )
+    expected = Totals(sum(share.quantity for share in shares), sum(share.amount_femto for share in shares))
     for table, totals in billed.items():
         if totals != expected:
             problems.append(f"{table} adds up to {totals}, the writers to {expected}")
     for name, count in kept.items():
         if count != balance[name]:
             problems.append(f"{name}_events has {count} rows, {balance[name]} events were {name}")
-    if written["read"] - sum(writer.totals_before["read"] for writer in job.sink.writers) != job.read:
-        problems.append(f"{job.read} events were decoded in this run, the writers saw another number")
+    decoded = sum(share.read for share in shares)
+    if written["read"] - sum(share.read_before for share in shares) != decoded:
+        problems.append(f"{decoded} events were decoded in this run, the writers saw another number")
     if problems:
         raise BalanceError("the balance does not hold: " + "; ".join(problems))
     return balance

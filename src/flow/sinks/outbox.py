@@ -107,7 +107,7 @@ class Outbox:
         for path in self.folder.glob(f"{self._writer}-*.arrow"):
             if path.name not in wanted:
                 path.unlink()
-        for path in self.folder.glob("*.tmp"):
+        for path in self.folder.glob(f"{self._writer}-*.tmp"):  # not another writer's, which may be at work
             path.unlink()
         return waiting
 

@@ -1,7 +1,7 @@
 """The state directory: one lock, one lineage.
 
-A lineage is one life of a state directory: everything it ever published carries its id. The directory is locked while a job
-runs, because two jobs on one recovery store would both run to the end and count every event twice.
+A lineage is one life of a state directory: everything it ever published carries its id. The directory is locked while
+a job runs, because two jobs on one recovery store would both run to the end and count every event twice.
 """
 
 import fcntl
@@ -39,6 +39,29 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+
+    @classmethod
+    def under(cls, path: Path, lock: int) -> Self:
+        """The directory for a process that was handed the lock's descriptor by the one that holds it.
+
+        The lock is held until all of them are gone: no job can start while a process of the last one still writes.
+        Raises StateError if it is not the lock, or is not held.
+        """
+        try:
+            theirs, ours = os.fstat(lock), (path / "LOCK").stat()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which changes nothing for a descriptor that holds it
+        except OSError as error:
+            raise explain(error, path / "LOCK", "go on under the lock") from error
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+            raise StateError(f"{path / 'LOCK'}: was replaced while a job is on; stop the job, then start it again")
+        return cls(path)
+
+    @property
+    def lock(self) -> int:
+        """The descriptor of the lock, to hand to processes that work under it."""
+        if self._lock is None:
+            raise StateError(f"{self.path}: is not locked by this process")
+        return self._lock
 
     @property
     def recovery(self) -> Path:
