@@ -1,0 +1,226 @@
+"""The audit at the end of a seed: everything that was left behind, held against the oracle.
+
+Goal: no difference goes unseen: rows of every table, the ledger, the segments and stray files. Method: each
+`_check` gives the problems of one place as sentences; nothing is asserted half-way, so that one seed shows
+everything that is wrong with it.
+"""
+
+import json
+import struct
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flow.schema import DIMENSIONS
+from flow.state.manifest import unseal
+
+from .oracle import DAY_S, MINUTE_S, Expected, Sums, UsageKey, expect, fingerprint
+from .process import LEDGER_FOLDER, STATE_FOLDER
+from .store import Row
+from .workload import CONFLICT_ADDS, Event, spelt
+
+if TYPE_CHECKING:
+    from .world import World
+
+Problems = Iterator[str]
+
+
+def audit(world: "World") -> list[str]:
+    """Everything that is wrong."""
+    expected = expect(world.history, world.workload, world.options)
+    return [
+        *expected.problems,
+        *_check_usage(world, expected),
+        *_check_balance(world, expected),
+        *_check_set_aside(world, expected),
+        *_check_ledger(world, expected),
+        *_check_segments(world, expected),
+        *_check_strays(world),
+    ]
+
+
+# ---- Usage --------------------------------------------------------------------------------------------------------
+
+
+def _check_usage(world: "World", expected: Expected) -> Problems:
+    keys = {}
+    for row in world.store.rows["keys"]:
+        told = {name: value for name, value in row.items() if name not in ("customer", "key")}
+        if keys.setdefault((row["customer"], row["key"]), told) != told:
+            yield f"the key {row['key']:x} stands for two combinations"
+    found: dict[UsageKey, Sums] = defaultdict(Sums)
+    for table, window_s in (("rollup_minute", MINUTE_S), ("rollup_day", DAY_S)):
+        for row in world.store.rows[table]:
+            key = keys.get((row["customer"], row["key"]))
+            if key is None:
+                yield f"{table}: the store was not told what key {row['key']:x} is"
+                continue
+            _add_row(found, window_s, row, key)
+    for key in sorted({*found, *expected.usage}):
+        if found.get(key) != expected.usage.get(key):
+            yield f"usage {key}: found {found.get(key)}, expected {expected.usage.get(key)}"
+
+
+def _add_row(found: dict[UsageKey, Sums], window_s: int, row: Row, key: dict[str, Any]) -> None:
+    dims = tuple(sorted({name: (row if name == "customer" else key)[name] for name in DIMENSIONS}.items()))
+    for slot, meter in enumerate(key["meters"]):
+        if meter:
+            quantity = row[f"q{slot}"]
+            unpriced = quantity if key["unpriced"] >> slot & 1 else 0
+            sums = Sums(quantity, row[f"a{slot}"], row["events"], unpriced, row["digest"])
+            found[window_s, row["window_start"], dims, meter].add(sums)
+
+
+# ---- The balance and what was set aside ---------------------------------------------------------------------------
+
+
+def _check_balance(world: "World", expected: Expected) -> Problems:
+    rows = world.store.rows["pipeline_balance"]
+    blocks = Counter((row["lineage"], row["writer"], row["block"], row["shard"]) for row in rows)
+    yield from (f"pipeline_balance has {key} {count} times" for key, count in blocks.items() if count > 1)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        for name in ("accepted", "duplicate", "conflicting", "late"):
+            found[row["shard"]][name] += row[name]
+        found[""]["rejected"] += row["rejected"]
+        found[""]["read"] += row["read"]
+        if row["read"] != sum(row[name] for name in ("accepted", "duplicate", "conflicting", "rejected", "late")):
+            yield f"the balance of {row} does not hold"
+    expected.outcomes[""]["read"] = sum(len(batch.lines) for batch in world.history.batches())
+    yield from _check_totals(world, found)
+    for shard in sorted({*found, *expected.outcomes}):
+        if +found[shard] != +expected.outcomes[shard]:
+            yield f"balance of {shard or 'rejects'}: found {found[shard]}, expected {expected.outcomes[shard]}"
+
+
+def _check_totals(world: "World", found: dict[str, Counter[str]]) -> Problems:
+    """The writers' own totals, which a run holds against the store at its end."""
+    written: Counter[str] = Counter()
+    for shard, sealed in world.recovery.of("outbox").items():
+        written.update(unseal(sealed, "writer", shard)["totals"])
+    stored: Counter[str] = sum(found.values(), Counter())
+    if +written != +stored:
+        yield f"the writers counted {written}, the store has {stored}"
+
+
+def _check_set_aside(world: "World", expected: Expected) -> Problems:
+    rows = world.store.rows
+    rejected = Counter((row["source_position"], row["reason"], row["payload"]) for row in rows["rejected_events"])
+    yield from _differences("rejected_events", rejected, expected.rejected)
+    conflicting = Counter((row["source_position"], _event(row)) for row in rows["conflicting_events"])
+    yield from _differences("conflicting_events", conflicting, expected.conflicting)
+    late = Counter((row["source_position"], _event(row), row["watermark"]) for row in rows["late_events"])
+    yield from _differences("late_events", late, expected.late)
+    for row in rows["conflicting_events"]:
+        if row["fingerprint"] != fingerprint(row["source"], row["id"]):
+            yield f"conflicting_events: the fingerprint of {row['id']} is wrong"
+
+
+def _differences(place: str, found: Counter[Any], expected: Counter[Any]) -> Problems:
+    yield from (f"{place}: not expected: {row} (x{count})" for row, count in (found - expected).items())
+    yield from (f"{place}: missing: {row} (x{count})" for row, count in (expected - found).items())
+
+
+def _event(row: Row) -> Event:
+    """The event in a row's payload; its columns must say the same."""
+    payload = json.loads(row["payload"])
+    time_us = _microseconds(datetime.fromisoformat(payload["time"]))
+    if (payload["source"], payload["id"], time_us) != (row["source"], row["id"], row["event_time"]):
+        return Event("the payload is of another event", "", 0, (), ())
+    return _ordered(payload["id"], payload["source"], time_us, payload, payload["usage"].items())
+
+
+def _ordered(id_: str, source: str, time_us: int, fields: dict[str, Any], usage: Any) -> Event:
+    """An Event with dimensions and meters in the order in which the workload has them, to be compared with its own."""
+    try:
+        names = [name for name, _ in spelt(id_)[0]]
+        meters = [name for name, _ in spelt(id_)[1]]
+    except ValueError:
+        return Event(f"no event of this input: {id_}", source, time_us, (), ())
+    known = dict(usage)
+    rest = sorted(name for name in known if name not in meters)
+    return Event(
+        id_,
+        source,
+        time_us,
+        tuple((name, fields[name]) for name in names),
+        tuple((name, known[name]) for name in (*meters, *rest) if name in known),
+    )
+
+
+def _microseconds(instant: datetime) -> int:
+    return int(instant.replace(microsecond=0, tzinfo=UTC).timestamp()) * 1_000_000 + instant.microsecond
+
+
+# ---- The ledger ---------------------------------------------------------------------------------------------------
+
+
+def _check_ledger(world: "World", expected: Expected) -> Problems:
+    if world.options.ledger_file_bytes is None:
+        return
+    found: Counter[tuple[str, Event]] = Counter()
+    for path in sorted((world.disk.root / LEDGER_FOLDER).glob("2*/*/*.parquet")):
+        table = pq.ParquetFile(path).read(use_threads=False)
+        times = table.column("time").cast(pa.int64()).to_pylist()
+        for row, time_us in zip(table.drop_columns("time").to_pylist(), times, strict=True):
+            event = _ordered(row["id"], row["source"], time_us, row, row["usage"])
+            found[row["source_position"], event] += 1
+    yield from _differences("ledger", found, expected.accepted)
+    for _, event in found:
+        dims, usage, _ = spelt(event.id)
+        (first, quantity), *others = usage
+        if event.dims != dims or event.usage not in (usage, ((first, quantity + CONFLICT_ADDS), *others)):
+            yield f"ledger: {event} is not what its id spells"
+
+
+# ---- Files --------------------------------------------------------------------------------------------------------
+
+_RECORD = struct.Struct("<QQQ")
+
+
+def _check_segments(world: "World", expected: Expected) -> Problems:
+    for shard, sealed in sorted(world.recovery.of("deduplicate").items()):
+        manifest = unseal(sealed, "shard", shard)
+        generations = expected.fingerprints.get(shard, [])
+        if len(manifest["segments"]) != len(generations):
+            yield f"{shard}: {len(manifest['segments'])} segments are recorded, expected {len(generations)}"
+            continue
+        for segment, wanted in zip(manifest["segments"], generations, strict=True):
+            path = world.disk.root / STATE_FOLDER / "shards" / shard / f"segment-{segment['number']:08d}.fps"
+            content = path.read_bytes() if path.exists() else b""
+            if len(content) != segment["length"]:
+                yield f"{path.name} of {shard}: {len(content)} bytes, {segment['length']} are recorded"
+            elif _records(content) != wanted:
+                yield f"{path.name} of {shard}: holds other fingerprints than were accepted"
+
+
+def _records(content: bytes) -> dict[int, int]:
+    records, at = {}, 8
+    while at < len(content):
+        length, checksum = struct.unpack_from("<II", content, at)
+        chunk = content[at + 8 : at + 8 + length]
+        if zlib.crc32(chunk) != checksum:
+            return {}
+        records |= {high << 64 | low: payload for low, high, payload in _RECORD.iter_unpack(chunk)}
+        at += 8 + length
+    return records
+
+
+def _check_strays(world: "World") -> Problems:
+    """Nothing may be left over, but of shards that never came to a commit: that goes with their first."""
+    shards, writers = world.recovery.of("deduplicate"), world.recovery.of("outbox")
+    wanted = {f"{STATE_FOLDER}/{name}" for name in ("LOCK", "lineage.json")}
+    for shard, sealed in shards.items():
+        for segment in unseal(sealed, "shard", shard)["segments"]:
+            wanted.add(f"{STATE_FOLDER}/shards/{shard}/segment-{segment['number']:08d}.fps")
+    for name in world.disk.used():
+        uncommitted = [f"shard-{number:03d}" for number in range(world.options.shards)]
+        uncommitted = [shard for shard in uncommitted if shard not in writers or shard not in shards]
+        sealed_ledger = name.startswith(f"{LEDGER_FOLDER}/2") and name.endswith(".parquet")
+        if name not in wanted and not sealed_ledger and not any(shard in name for shard in uncommitted):
+            yield f"left over: {name}"

@@ -1,0 +1,192 @@
+"""What a committed history must have come to: plain Python integers, one event at a time.
+
+Goal: the truth, independent of kernels, batches, epochs and crashes. Method: the rules of DESIGN 5 are
+written down again in a dozen lines (`_Shard`), fed with the committed batches of each shard in the order in
+which it judged them; money and hashes come from flow/oracle, what a line says comes from the workload.
+Where the order of arrival decides (which of two conflicting events is first, what is late), it is the
+committed order that counts.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+
+from flow.oracle import hashing, rating
+
+from .history import Batch, History
+from .options import Options
+from .workload import Event, Workload
+
+MINUTE_S, DAY_S = 60, 86_400
+
+
+@dataclass
+class Sums:
+    """One row of usage: of one window, combination of dimensions and meter."""
+
+    quantity: int = 0
+    amount_femto: int = 0
+    events: int = 0
+    unpriced_quantity: int = 0
+    digest: int = 0
+
+    def add(self, other: "Sums") -> None:
+        self.quantity += other.quantity
+        self.amount_femto += other.amount_femto
+        self.events += other.events
+        self.unpriced_quantity += other.unpriced_quantity
+        self.digest = (self.digest + other.digest) % 2**128
+
+
+UsageKey = tuple[int, int, tuple[tuple[str, str], ...], str]
+"""(window length in seconds, window start in seconds, dimensions, meter)."""
+
+
+@dataclass
+class Expected:
+    """What the store, the ledger and the segments must hold; a Counter counts rows."""
+
+    outcomes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Per shard; rejected events stand under "", since any shard may report them."""
+    usage: dict[UsageKey, Sums] = field(default_factory=lambda: defaultdict(Sums))
+    accepted: Counter[tuple[str, Event]] = field(default_factory=Counter)
+    conflicting: Counter[tuple[str, Event]] = field(default_factory=Counter)
+    late: Counter[tuple[str, Event, int]] = field(default_factory=Counter)
+    rejected: Counter[tuple[str, str, bytes]] = field(default_factory=Counter)
+    fingerprints: dict[str, list[dict[int, int]]] = field(default_factory=dict)
+    """Per shard, its generations on disk, oldest first: fingerprint to the low word of the payload hash."""
+    problems: list[str] = field(default_factory=list)
+
+
+@cache
+def fingerprint(source: str, id: str) -> int:
+    return hashing.fingerprint(source, id)
+
+
+@cache
+def payload_hash(dims: tuple[tuple[str, str], ...], usage: tuple[tuple[str, int], ...]) -> int:
+    return hashing.payload_hash(dict(dims), usage)
+
+
+class _Shard:
+    """The rules of deduplication. A generation: fingerprints, and the watermark when it was sealed."""
+
+    def __init__(self, horizon_us: int | None, generations: int, ids_max: int) -> None:
+        self.horizon_us = horizon_us
+        self.slice_us = max((horizon_us or 1) // generations, 1)
+        self.ids_max = ids_max
+        self.watermark_us = -1
+        self.active: dict[int, int] = {}
+        self.sealed: list[tuple[int, dict[int, int]]] = []
+
+    def judge(self, identity: int, payload: int, time_us: int) -> str:
+        for known in (self.active, *(ids for _, ids in self.sealed)):
+            if identity in known:
+                return "duplicate" if known[identity] == payload else "conflicting"
+        bounded, now_us = self.horizon_us is not None, self.watermark_us
+        if bounded and time_us < now_us - self.horizon_us:
+            return "late"
+        next_slice = bounded and time_us > now_us and time_us // self.slice_us != now_us // self.slice_us
+        if self.active and (next_slice or len(self.active) >= self.ids_max):
+            self.sealed.append((now_us, self.active))
+            self.active = {}
+            while bounded and self.sealed and self.sealed[0][0] < now_us - self.horizon_us:
+                self.sealed.pop(0)
+        self.watermark_us = max(now_us, time_us)
+        self.active[identity] = payload
+        return "accepted"
+
+
+def expect(history: History, workload: Workload, options: Options) -> Expected:
+    """The truth about a committed history."""
+    expected = Expected()
+    batches = history.batches()
+    _check_routing(history, batches, options, expected)
+    _check_all_read(batches, workload, expected)
+    for batch in batches:
+        for line in batch.lines:
+            reason = _reason(line.reason, line.event, batch, options)
+            if reason is not None:
+                expected.rejected[line.position, reason, line.content] += 1
+                expected.outcomes[""]["rejected"] += 1
+    for shard, judged in history.judged.items():
+        rules = _Shard(options.horizon_us, options.generations, options.segment_ids_max)
+        for batch in judged:
+            _judge(shard, batch, rules, options, expected)
+        expected.fingerprints[shard] = [ids for ids in (*(ids for _, ids in rules.sealed), rules.active) if ids]
+    for _, event in expected.accepted.elements():
+        _bill(event, workload, expected.usage)
+    return expected
+
+
+def _reason(flaw: str | None, event: Event | None, batch: Batch, options: Options) -> str | None:
+    if event is not None and event.event_time_us > batch.now_us + options.clock_skew_us:
+        return "TIME_IN_FUTURE"
+    return flaw
+
+
+def shard_of(event: Event, shards: int) -> str:
+    return f"shard-{(fingerprint(event.source, event.id) >> 64) % shards:03d}"
+
+
+def _valid(batch: Batch, options: Options) -> list[tuple[str, Event]]:
+    return [
+        (line.position, line.event)
+        for line in batch.lines
+        if line.event is not None and _reason(None, line.event, batch, options) is None
+    ]
+
+
+def _judge(shard: str, batch: Batch, rules: _Shard, options: Options, expected: Expected) -> None:
+    late = []
+    for position, event in _valid(batch, options):
+        if shard_of(event, options.shards) != shard:
+            continue
+        identity = fingerprint(event.source, event.id)
+        payload = payload_hash(event.dims, event.usage) & (2**64 - 1)
+        verdict = rules.judge(identity, payload, event.event_time_us)
+        expected.outcomes[shard][verdict] += 1
+        if verdict == "accepted":
+            expected.accepted[position, event] += 1
+        elif verdict == "conflicting":
+            expected.conflicting[position, event] += 1
+        elif verdict == "late":
+            late.append((position, event))
+    for position, event in late:  # with the watermark behind the whole batch
+        expected.late[position, event, rules.watermark_us] += 1
+
+
+def _bill(event: Event, workload: Workload, usage: dict[UsageKey, Sums]) -> None:
+    dims, book = dict(event.dims), workload.book
+    rated = rating.rate_event(book.prices, book.unbilled, rating.Event(event.event_time_us, event.usage, dims))
+    digest = hashing.event_digest(fingerprint(event.source, event.id), payload_hash(event.dims, event.usage))
+    for meter, quantity, amount_femto in rated:
+        unpriced = quantity if amount_femto is None else 0
+        for window_s in (MINUTE_S, DAY_S):
+            start_s = event.event_time_us // 1_000_000 // window_s * window_s
+            row = usage[window_s, start_s, tuple(sorted(event.dims)), meter]
+            row.add(Sums(quantity, amount_femto or 0, 1, unpriced, digest))
+
+
+# ---- The history itself -------------------------------------------------------------------------------------------
+
+
+def _check_routing(history: History, batches: list[Batch], options: Options, expected: Expected) -> None:
+    """Every shard must have judged every batch that has an event for it, once."""
+    for shard, judged in history.judged.items():
+        if len(set(judged)) != len(judged):
+            expected.problems.append(f"{shard} judged a batch twice")
+    seen = {shard: set(judged) for shard, judged in history.judged.items()}
+    for batch in batches:
+        for _, event in _valid(batch, options):
+            shard = shard_of(event, options.shards)
+            if batch not in seen.get(shard, ()):
+                expected.problems.append(f"{event.id} never came to {shard}")
+
+
+def _check_all_read(batches: list[Batch], workload: Workload, expected: Expected) -> None:
+    read = Counter(line.position for batch in batches for line in batch.lines)
+    there = Counter(line.position for partition in workload.partitions for line in partition)
+    for position in sorted((read | there).keys()):
+        if read[position] != there[position]:
+            expected.problems.append(f"{position} was read {read[position]} times in committed epochs")
