@@ -4,27 +4,21 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Lock, Thread
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import pytest
 import typer
-from clickhouse_connect.driver.exceptions import DatabaseError
 from pyarrow import ipc
+from tests.faults.http_front import Front
 from typer.testing import CliRunner
 
 from flow.cli.sql import as_csv, as_json, check_query, sql
 from flow.config import Store
 from flow.errors import ConfigError, OverflowStop, RefusedStart, StoreError
 from flow.store import StoreClient, StoreUnavailable, check_schema, connect, insert_arrow_file, migrate
-from flow.store.client import first_line, quote_text, translate
+from flow.store.client import StoreBusy, first_line, quote_text, translate
 from flow.store.publish import INSERT_SETTINGS
 from flow.store.tables import PIPELINE_BALANCE, ROLLUP, TABLES
 
@@ -290,8 +284,9 @@ class EngineError(Exception):
 @pytest.mark.parametrize(
     ("code", "kind", "match"),
     [
-        (241, StoreUnavailable, "memory"),
-        (252, StoreUnavailable, "memory"),
+        (241, StoreBusy, "memory"),
+        (252, StoreBusy, "memory"),
+        (999, StoreUnavailable, "memory"),
         (243, StoreError, "the disk is full; free some space"),
         (164, StoreError, "only reads"),
         (60, StoreError, r"^store s: \(total\) memory limit exceeded$"),
@@ -410,88 +405,16 @@ def test_the_sql_command(store_path: Path, tmp_path: Path) -> None:
 # ---- A server over HTTP ------------------------------------------------------------------------
 
 
-@contextmanager
-def http_server(client: StoreClient) -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """ClickHouse's HTTP interface in front of the embedded engine: what is sent is really executed.
-
-    Yields the port, and the parameters of every insert with a body.
-    """
-    inserts: list[dict[str, str]] = []
-    lock = Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            parameters = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-            body = self._body()
-            try:
-                with lock:
-                    answer = self._execute(parameters, body)
-                self.send_response(200)
-            except DatabaseError as error:
-                answer = str(error).encode()
-                self.send_response(500)
-                self.send_header("X-ClickHouse-Exception-Code", str(error.code))
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST  # noqa: N815 - the base class names it
-
-        def _body(self) -> bytes:
-            if "Content-Length" in self.headers:
-                return self.rfile.read(int(self.headers["Content-Length"]))
-            body, size = b"", 1
-            while size and self.headers.get("Transfer-Encoding") == "chunked":
-                size = int(self.rfile.readline(), 16)
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            return body
-
-        def _execute(self, parameters: dict[str, str], body: bytes) -> bytes:
-            query = parameters.pop("query", "") or body.decode()
-            if not query.startswith("INSERT"):
-                found = client.native.raw_query(query)
-                return bytes(found)
-            inserts.append(parameters)
-            settings = ", ".join(
-                f"{name} = {quote_text(value)}"
-                for name, value in parameters.items()
-                if name in INSERT_SETTINGS or "token" in name
-            )
-            target, form = query.split(" FORMAT ")
-            with tempfile.NamedTemporaryFile() as file:
-                file.write(body)
-                file.flush()
-                client.native.command(
-                    f"{target} FROM INFILE {quote_text(file.name)} COMPRESSION 'none' SETTINGS {settings} FORMAT {form}"
-                )
-            return b""
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1], inserts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def test_a_block_goes_to_a_server_with_every_setting(client: StoreClient, store: Store, write_rows: WriteRows) -> None:
     path = write_rows("rollup_minute", [ROW])
-    with http_server(client) as (port, inserts):
-        remote = Store(kind="clickhouse", host="127.0.0.1", port=port, user="me", database=store.database)
+    with Front(client) as front:
+        remote = Store(kind="clickhouse", host="127.0.0.1", port=front.port, user="me", database=store.database)
         with connect(remote) as server:
             for _ in range(2):
                 insert_arrow_file(server, "rollup_minute", ROLLUP.names, path, "the token")
     assert events(client) == 2
-    for sent in inserts:
+    assert len(front.inserts) == 2
+    for sent in front.inserts:
         assert {
             **INSERT_SETTINGS,
             "insert_deduplication_token": "the token",
@@ -502,12 +425,14 @@ def test_a_block_goes_to_a_server_with_every_setting(client: StoreClient, store:
 
 def test_errors_of_a_server_are_the_same_line(client: StoreClient, store: Store, write_rows: WriteRows) -> None:
     path = write_rows("rollup_minute", [ROW | {"a3": 2**100}])
-    with http_server(client) as (port, _):
-        remote = Store(kind="clickhouse", host="127.0.0.1", port=port, user="me", database=store.database)
+    with Front(client) as front:
+        remote = Store(kind="clickhouse", host="127.0.0.1", port=front.port, user="me", database=store.database)
         with connect(remote) as server:
             with pytest.raises(OverflowStop):
                 insert_arrow_file(server, "rollup_minute", ROLLUP.names, path, "t")
             with pytest.raises(StoreError) as caught:
                 server.rows("SELECT x FROM nowhere")
-    line = f"store clickhouse://me@127.0.0.1:{port}/{store.database}: Unknown table expression identifier 'nowhere'"
+    line = (
+        f"store clickhouse://me@127.0.0.1:{front.port}/{store.database}: Unknown table expression identifier 'nowhere'"
+    )
     assert str(caught.value) == line

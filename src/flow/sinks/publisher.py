@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..errors import StoreError
 from ..faults import point
-from ..store.client import StoreClient, StoreUnavailable
+from ..store.client import StoreBusy, StoreClient, StoreUnavailable
 from ..store.publish import insert_arrow_file
 from ..store.tables import TABLES
 from .outbox import Block, Outbox
 
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 30.0
+BUSY_TRIES_MAX = 64
+"""After so many answers in a row that it is busy, some 20 minutes, somebody has to look at the store."""
 
 
 @dataclass
@@ -138,8 +141,11 @@ class Publisher:
             return bool(self._waiting) and not self._abandoned.is_set()
 
     def _publish_patiently(self) -> None:
-        """Repeats while the store is out of reach, ever more slowly and never in step with other writers."""
-        wait_s = RETRY_FIRST_S
+        """Repeats while the store is out of reach, ever more slowly and never in step with other writers.
+
+        A store that does not answer is waited for, however long. Raises StoreError if it answers, but stays busy.
+        """
+        wait_s, busy = RETRY_FIRST_S, 0
         while not self._abandoned.is_set():
             try:
                 self.publish_next()
@@ -147,5 +153,11 @@ class Publisher:
             except StoreUnavailable as error:
                 self.published.retries += 1
                 self.published.last_error = str(error)
+                busy = busy + 1 if isinstance(error, StoreBusy) else 0
+                if busy == BUSY_TRIES_MAX:
+                    raise StoreError(
+                        f"{error}; it said so {busy} times in a row. Give it more memory, or fewer and larger blocks "
+                        "(a longer `epoch`), and start again: nothing was lost"
+                    ) from error
             self._abandoned.wait(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_LAST_S)

@@ -9,6 +9,7 @@ cannot survive a fork: connect only in processes that are not forked afterwards.
 import errno
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,10 @@ from ..errors import OverflowStop, StoreError, TallyflowError
 
 class StoreUnavailable(StoreError):
     """The store did not answer or asked to be tried again: the one StoreError that a retry may mend."""
+
+
+class StoreBusy(StoreUnavailable):
+    """The store answered that it has too much to do. A retry may mend that, but not one without end."""
 
 
 Parameters = Mapping[str, Any]
@@ -57,18 +62,22 @@ ENGINE_OPTIONS: dict[str, str] = {
 _CODES_WORTH_A_RETRY = frozenset(
     {
         159,  # TIMEOUT_EXCEEDED
-        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
         203,  # NO_FREE_CONNECTION
         209,  # SOCKET_TIMEOUT
         210,  # NETWORK_ERROR
         236,  # ABORTED
-        241,  # MEMORY_LIMIT_EXCEEDED
         242,  # TABLE_IS_READ_ONLY (a replica that lost its keeper)
-        252,  # TOO_MANY_PARTS
         319,  # UNKNOWN_STATUS_OF_INSERT
         394,  # QUERY_WAS_CANCELLED
         425,  # SYSTEM_ERROR
         999,  # KEEPER_EXCEPTION
+    }
+)
+_CODES_OF_A_BUSY_STORE = frozenset(
+    {
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        241,  # MEMORY_LIMIT_EXCEEDED
+        252,  # TOO_MANY_PARTS
     }
 )
 _CODES_OF_A_FULL_DISK = frozenset({75, 243})  # CANNOT_WRITE_TO_FILE_DESCRIPTOR, NOT_ENOUGH_SPACE
@@ -220,7 +229,10 @@ def translate(error: Exception, label: str) -> TallyflowError:
     code = getattr(error, "code", None)
     text = first_line(str(error))
     if code == _CODE_READONLY:
-        return StoreError(f"store {label}: this command only reads; the statement would change something")
+        return StoreError(
+            f"store {label}: this connection only reads, and the statement would change something; `tallyflow run` "
+            "needs a server and a user that may write"
+        )
     if code in _CODES_OF_A_FULL_DISK or "No space left on device" in text:
         return StoreError(f"store {label}: the disk is full; free some space, then run again: nothing is lost")
     if code == _CODE_VIOLATED_CONSTRAINT and "sums_cannot_wrap" in text:
@@ -228,6 +240,8 @@ def translate(error: Exception, label: str) -> TallyflowError:
             f"store {label}: one block holds a quantity or amount of 2^100 or more for one key and window; "
             "look for a wrong price or quantity: nothing of the block was stored"
         )
+    if code in _CODES_OF_A_BUSY_STORE:
+        return StoreBusy(f"store {label}: {text}")
     if code in _CODES_WORTH_A_RETRY:
         return StoreUnavailable(f"store {label}: {text}")
     if code is None and type(error).__name__ == "OperationalError":  # clickhouse-connect: no answer over HTTP
@@ -247,6 +261,8 @@ def first_line(message: str) -> str:
 def _connect_server(store: Store) -> StoreClient:
     import clickhouse_connect
 
+    # It reports what it also raises; without a handler that would come out on stderr.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     try:
         native = clickhouse_connect.get_client(
             host=store.host,

@@ -1,0 +1,1 @@
+"""Faults: the real binary, a real engine, and everything around them failing."""

@@ -1,0 +1,181 @@
+"""A ClickHouse server over HTTP, and what it can do to a run (rows 5 to 8 of the faults): exact, or one clear line."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.e2e.harness import Pipeline, Views, assert_refused, balance, make_events, truth
+
+import flow.store.client
+from flow.generate import Synthetic, expected, expected_quantities, prices_yaml
+
+from .http_front import Fault, FrontProcess
+
+EVENTS = make_events(600)
+
+
+@pytest.fixture(scope="module")
+def told() -> Views:
+    return truth(EVENTS)
+
+
+@pytest.fixture
+def pipeline(pipeline: Pipeline, front: FrontProcess) -> Pipeline:
+    """Several epochs, one file of events, a store over HTTP."""
+    pipeline.settings |= {"store": front.url, "epoch": "50ms", "limits": {"batch_rows": 100}}
+    pipeline.write("events.ndjson", EVENTS)
+    return pipeline
+
+
+def assert_exact(pipeline: Pipeline, told: Views) -> None:
+    assert pipeline.run().balance == balance(accepted=len(EVENTS))
+    assert pipeline.views() == told
+    assert not list((pipeline.folder / "state" / "outbox").iterdir())
+
+
+def test_a_whole_run_over_http_is_exact(pipeline: Pipeline, told: Views) -> None:
+    result = pipeline.command("run")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_exact(pipeline, told)
+    assert pipeline.command("verify").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault("lose", times=3), id="5-request-lost"),
+        pytest.param(Fault("drop", times=3), id="6-executed-but-reply-lost"),
+        pytest.param(Fault("stall", times=2, seconds=3), id="6-answer-too-late"),
+        pytest.param(Fault("stall", times=1, seconds=0.5), id="5-answer-slow"),
+        pytest.param(Fault("error", times=3, code=252), id="7-too-many-parts"),
+        pytest.param(Fault("error", times=3, code=241), id="7-memory-limit"),
+        pytest.param(Fault("error", times=3, code=252, match="FROM fence"), id="7-fence-not-answered"),
+    ],
+)
+def test_what_passes_is_waited_out(
+    pipeline: Pipeline, front: FrontProcess, told: Views, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow.store.client, "_ANSWER_TIMEOUT_S", 1)
+    if fault.match == "FROM fence":
+        # At the start it is said at once; the one that waits is the publisher.
+        monkeypatch.setattr("flow.run.take_term", with_faults_after(front, fault))
+    else:
+        front.fault(fault)
+    outcome = pipeline.run()
+    assert front.met() == fault.times
+    assert outcome.balance == balance(accepted=len(EVENTS))
+    # The client library itself repeats a lost request once.
+    assert outcome.retries > 0 or fault.seconds == 0.5
+    assert pipeline.views() == told
+    if fault.kind == "drop":
+        tokens = front.tokens()
+        assert len(tokens) > len(set(tokens)), "nothing was inserted a second time"
+
+
+def with_faults_after(front: FrontProcess, fault: Fault) -> object:
+    take_term = flow.run.take_term
+
+    def take(*arguments: object) -> object:
+        term = take_term(*arguments)
+        front.fault(fault)
+        return term
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        pytest.param(164, "needs a server and a user that may write", id="7-read-only"),
+        pytest.param(243, "the disk is full; free some space, then run again: nothing is lost", id="8-full-disk"),
+        pytest.param(469, "look for a wrong price or quantity: nothing of the block was stored", id="7-constraint"),
+    ],
+)
+def test_what_does_not_pass_stops_with_one_line(
+    pipeline: Pipeline, front: FrontProcess, told: Views, code: int, said: str
+) -> None:
+    front.fault(Fault("error", times=10**6, code=code))
+    assert_refused(pipeline.command("run"), 1, front.url.replace(":@", "@"), said)
+    assert front.tokens() == []
+    front.heal()
+    assert_exact(pipeline, told)
+
+
+def test_a_store_that_is_not_there_at_the_start(pipeline: Pipeline, front: FrontProcess, told: Views) -> None:
+    front.refuse()
+    assert_refused(pipeline.command("run"), 1, front.url.replace(":@", "@"), "no answer", "is the server up")
+    front.accept()
+    assert_exact(pipeline, told)
+
+
+# ---- An outage in mid-run (row 5) ----
+
+SPEC = {"events": 60_000, "customers": 2000, "retimed_ppm": 0, "conflicting_ppm": 0, "seed": 7}
+OUTBOX_BYTES_MAX = 2**20
+
+
+def outbox_bytes(pipeline: Pipeline) -> int:
+    total = 0
+    for path in (pipeline.folder / "state" / "outbox").glob("*.arrow"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # published in between
+            continue
+    return total
+
+
+@contextmanager
+def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends the process if the test fails."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+
+
+def wait_until(true: object, seconds: float = 60) -> None:
+    assert callable(true)
+    give_up_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_row_5_an_outage_fills_the_outbox_then_pauses_the_source_then_all_is_published(
+    pipeline: Pipeline, front: FrontProcess
+) -> None:
+    pipeline.prices = prices_yaml()
+    pipeline.settings |= {
+        "source": {"kind": "synthetic", **SPEC},
+        "limits": {"batch_rows": 500, "outbox_bytes_max": OUTBOX_BYTES_MAX},
+    }
+    process = pipeline.start("run")
+    with watched(process):
+        # Given a run in which blocks arrive, when the store goes away,
+        wait_until(front.tokens)
+        front.refuse()
+        arrived = front.tokens()
+        # then the job goes on until the outbox is full, and stands still there:
+        wait_until(lambda: outbox_bytes(pipeline) > OUTBOX_BYTES_MAX)
+        time.sleep(1)
+        full = outbox_bytes(pipeline)
+        time.sleep(1)
+        assert process.poll() is None
+        assert outbox_bytes(pipeline) == full < 2 * OUTBOX_BYTES_MAX
+        assert front.tokens() == arrived
+        # and once it is back, all is published.
+        front.accept()
+        _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, b""), err
+    spec = Synthetic(**SPEC)
+    counts = expected(spec)
+    again = pipeline.run()
+    assert again.read == 0
+    assert again.balance == balance(accepted=counts.accepted, duplicate=counts.duplicate, rejected=counts.rejected)
+    sums = dict(pipeline.rows("SELECT meter, sum(quantity) FROM usage_by_minute GROUP BY meter"))
+    assert sums == expected_quantities(spec) | {"requests": counts.accepted}
