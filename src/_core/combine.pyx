@@ -42,6 +42,13 @@ cdef struct Key:
     uint64_t hi
     uint32_t shape
     uint32_t customer
+    uint32_t coarse  # its coarse key: the same without project and model
+
+cdef struct Coarse:
+    uint64_t lo
+    uint64_t hi
+    uint32_t shape
+    uint32_t key  # the first key it was met with, which says its customer and the rest
     uint32_t day  # the day of `day_place`
     uint32_t cut  # the cut in which `day_place` holds
     int64_t day_place  # its record among the days: a block rarely touches a second one
@@ -83,6 +90,11 @@ cdef class Combiner:
     cdef int64_t key_size
     cdef uint32_t *key_table  # key + 1, by (dimensions, shape)
     cdef uint64_t key_mask
+    cdef Coarse *coarse
+    cdef readonly int64_t coarse_count
+    cdef int64_t coarse_size
+    cdef uint32_t *coarse_table  # coarse key + 1, by (coarse dimensions, shape)
+    cdef uint64_t coarse_mask
     cdef Shape *shapes
     cdef int64_t shape_count
     cdef RawShape *raw_shapes
@@ -118,7 +130,9 @@ cdef class Combiner:
         groups_close(&self.days)
         free(self.totals)
         free(self.keys)
+        free(self.coarse)
         table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
+        table_free(self.coarse_table, (self.coarse_mask + 1) * sizeof(uint32_t))
         free(self.shapes)
         free(self.raw_shapes)
         free(self.raw_table)
@@ -126,16 +140,19 @@ cdef class Combiner:
         free(self.leaving_spare)
 
     cdef int _forget_keys(self) except -1:
-        self.key_count = self.shape_count = self.raw_count = 0
+        self.key_count = self.coarse_count = self.shape_count = self.raw_count = 0
         self.meter_names, self.meter_hashes, self.meter_numbers = [], [], {}
         self.shape_by_meters = {}
         self.shape_meters, self.slot_hashes = [], []
         self._index_raw_shapes(256)
         if self.key_table != NULL:
             table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
-        self.key_mask = FIRST_ENTRIES - 1
+        if self.coarse_table != NULL:
+            table_free(self.coarse_table, (self.coarse_mask + 1) * sizeof(uint32_t))
+        self.key_mask = self.coarse_mask = FIRST_ENTRIES - 1
         self.key_table = <uint32_t *>table_alloc(FIRST_ENTRIES * sizeof(uint32_t))
-        if self.key_table == NULL:
+        self.coarse_table = <uint32_t *>table_alloc(FIRST_ENTRIES * sizeof(uint32_t))
+        if self.key_table == NULL or self.coarse_table == NULL:
             raise MemoryError()
         return 0
 
@@ -239,13 +256,22 @@ cdef class Combiner:
             at = (at + 1) & self.key_mask
         return &self.key_table[at]
 
+    cdef inline uint32_t *_coarse_slot(self, uint64_t lo, uint64_t hi, uint32_t shape) noexcept nogil:
+        cdef uint64_t at = entry_hash(lo, hi, shape, 0) & self.coarse_mask
+        cdef Coarse *coarse
+        while self.coarse_table[at]:
+            coarse = &self.coarse[self.coarse_table[at] - 1]
+            if coarse.lo == lo and coarse.hi == hi and coarse.shape == shape:
+                break
+            at = (at + 1) & self.coarse_mask
+        return &self.coarse_table[at]
+
     cdef int _reserve_keys(self, int64_t more) noexcept nogil:
+        """Makes room for so many more keys, each of which may be a new coarse key as well."""
         cdef uint64_t old_size = self.key_mask + 1, i
         cdef uint32_t *old = self.key_table
-        cdef uint32_t *slot
         cdef uint32_t *larger
         cdef Key *keys
-        cdef Key *key
         if self.key_count + more > self.key_size:
             keys = <Key *>realloc(self.keys, (self.key_count + more) * 2 * sizeof(Key))
             if keys == NULL:
@@ -258,16 +284,35 @@ cdef class Combiner:
                 return ERROR_MEMORY
             self.key_table = larger
             self.key_mask = old_size * 2 - 1
-            for i in range(old_size):
-                if old[i]:
-                    key = &self.keys[old[i] - 1]
-                    slot = self._key_slot(key.lo, key.hi, key.shape)
-                    slot[0] = old[i]
+            for i in range(<uint64_t>self.key_count):
+                self._key_slot(self.keys[i].lo, self.keys[i].hi, self.keys[i].shape)[0] = <uint32_t>(i + 1)
+            table_free(old, old_size * sizeof(uint32_t))
+        return self._reserve_coarse(more)
+
+    cdef int _reserve_coarse(self, int64_t more) noexcept nogil:
+        cdef uint64_t old_size = self.coarse_mask + 1, i
+        cdef uint32_t *old = self.coarse_table
+        cdef uint32_t *larger
+        cdef Coarse *coarse
+        if self.coarse_count + more > self.coarse_size:
+            coarse = <Coarse *>realloc(self.coarse, (self.coarse_count + more) * 2 * sizeof(Coarse))
+            if coarse == NULL:
+                return ERROR_MEMORY
+            self.coarse = coarse
+            self.coarse_size = (self.coarse_count + more) * 2
+        if <uint64_t>(self.coarse_count + more) * 3 > old_size * 2:
+            larger = <uint32_t *>table_alloc(old_size * 2 * sizeof(uint32_t))
+            if larger == NULL:
+                return ERROR_MEMORY
+            self.coarse_table = larger
+            self.coarse_mask = old_size * 2 - 1
+            for i in range(<uint64_t>self.coarse_count):
+                self._coarse_slot(self.coarse[i].lo, self.coarse[i].hi, self.coarse[i].shape)[0] = <uint32_t>(i + 1)
             table_free(old, old_size * sizeof(uint32_t))
         return 0
 
-    cdef inline uint32_t _key_of(self, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t row, uint32_t *new_rows,
-                                 int64_t *new_count) noexcept nogil:
+    cdef inline uint32_t _key_of(self, uint64_t lo, uint64_t hi, uint32_t shape, const char *coarse_hash, uint32_t row,
+                                 uint32_t *new_rows, int64_t *new_count) noexcept nogil:
         cdef uint32_t *slot = self._key_slot(lo, hi, shape)
         cdef Key *key
         if slot[0] == 0:
@@ -276,11 +321,29 @@ cdef class Combiner:
             key.hi = hi
             key.shape = shape
             key.customer = 0
-            key.cut = 0
+            key.coarse = self._coarse_of(coarse_hash, shape, <uint32_t>self.key_count)
             self.key_count += 1
             slot[0] = <uint32_t>self.key_count
             new_rows[new_count[0]] = row
             new_count[0] += 1
+        return slot[0] - 1
+
+    cdef inline uint32_t _coarse_of(self, const char *coarse_hash, uint32_t shape, uint32_t key) noexcept nogil:
+        cdef uint64_t lo, hi
+        cdef uint32_t *slot
+        cdef Coarse *coarse
+        memcpy(&lo, coarse_hash, 8)
+        memcpy(&hi, coarse_hash + 8, 8)
+        slot = self._coarse_slot(lo, hi, shape)
+        if slot[0] == 0:
+            coarse = &self.coarse[self.coarse_count]
+            coarse.lo = lo
+            coarse.hi = hi
+            coarse.shape = shape
+            coarse.key = key
+            coarse.cut = 0
+            self.coarse_count += 1
+            slot[0] = <uint32_t>self.coarse_count
         return slot[0] - 1
 
     def name_customers(self, int64_t first_key, uintptr_t codes, int64_t count):
@@ -296,7 +359,7 @@ cdef class Combiner:
 
     cdef int64_t _add(
         self, int64_t first, int64_t rows, const uint32_t *selection, const int64_t *time_us, const char *fingerprint,
-        const char *payload, const char *dims, const int32_t *starts, const int32_t *meter, const int32_t *number,
+        const char *payload, const char *dims, const char *coarse, const int32_t *starts, const int32_t *meter, const int32_t *number,
         const int64_t *quantity, const char *amount, const uint8_t *flag, const char *request_amount,
         uint32_t *new_rows, int64_t *new_count, int *error,
     ) noexcept nogil:
@@ -356,7 +419,9 @@ cdef class Combiner:
                 if entry.place_plus_one:
                     place_of[b] = entry.place_plus_one - 1
                 else:
-                    key = self._key_of(lo, hi, raw.shape, <uint32_t>row, new_rows, new_count)
+                    key = self._key_of(
+                        lo, hi, raw.shape, coarse + 16 * row, <uint32_t>row, new_rows, new_count
+                    )
                     place_of[b] = groups_begin(
                         &self.minutes, entry, lo, hi, raw.shape, window_of[b], key, record_bytes(raw.count)
                     )
@@ -383,8 +448,8 @@ cdef class Combiner:
 
     def add(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, uintptr_t fingerprint, uintptr_t payload,
-        uintptr_t dims, uintptr_t usage_offsets, uintptr_t meter_index, uintptr_t meter_numbers, uintptr_t quantities,
-        uintptr_t amounts, uintptr_t flags, uintptr_t request_amounts, uintptr_t new_rows,
+        uintptr_t dims, uintptr_t coarse, uintptr_t usage_offsets, uintptr_t meter_index, uintptr_t meter_numbers,
+        uintptr_t quantities, uintptr_t amounts, uintptr_t flags, uintptr_t request_amounts, uintptr_t new_rows,
     ):
         """Adds the selected rows to their windows.
 
@@ -402,7 +467,7 @@ cdef class Combiner:
             with nogil:
                 done = self._add(
                     done, rows, <const uint32_t *>selection, <const int64_t *>event_time_us, <const char *>fingerprint,
-                    <const char *>payload, <const char *>dims, starts, meter, number, <const int64_t *>quantities,
+                    <const char *>payload, <const char *>dims, <const char *>coarse, starts, meter, number, <const int64_t *>quantities,
                     <const char *>amounts, flag, <const char *>request_amounts, <uint32_t *>new_rows, &new_count,
                     &error,
                 )
@@ -430,6 +495,7 @@ cdef class Combiner:
         cdef Record *record
         cdef Record *day
         cdef Key *key
+        cdef Coarse *coarse
         cdef char *sums
         cdef char *day_sums
         cdef char *total
@@ -444,11 +510,12 @@ cdef class Combiner:
             key = &self.keys[record.key]
             k = self.shapes[key.shape].meters
             window = record.window // 1440
-            if key.cut != self.cuts or key.day != window:
-                error = self._open_day(key, record.key, window, record_bytes(k))
+            coarse = &self.coarse[key.coarse]
+            if coarse.cut != self.cuts or coarse.day != window:
+                error = self._open_day(coarse, window, record_bytes(k))
                 if error:
                     return error
-            day = <Record *>(self.days.records + key.day_place)
+            day = <Record *>(self.days.records + coarse.day_place)
             day.events += record.events
             u128_store(day.digest, u128_wrapping_add(u128_load(day.digest), u128_load(record.digest)))
             sums = <char *>record + HEADER
@@ -462,21 +529,23 @@ cdef class Combiner:
                 return error
         return 0
 
-    cdef int _open_day(self, Key *key, uint32_t number, uint32_t window, int64_t width) noexcept nogil:
-        """Finds or begins the record of a key's day, and remembers it with the key."""
+    cdef int _open_day(self, Coarse *coarse, uint32_t window, int64_t width) noexcept nogil:
+        """Finds or begins the record of a coarse key's day, and remembers it with the key."""
         cdef Entry *entry
         cdef int error = groups_reserve(&self.days, 1, width)
         if error:
             return error
         entry = groups_find(
-            &self.days, entry_hash(key.lo, key.hi, key.shape, window), key.lo, key.hi, key.shape, window
+            &self.days, entry_hash(coarse.lo, coarse.hi, coarse.shape, window), coarse.lo, coarse.hi, coarse.shape, window
         )
         if entry.place_plus_one:
-            key.day_place = entry.place_plus_one - 1
+            coarse.day_place = entry.place_plus_one - 1
         else:
-            key.day_place = groups_begin(&self.days, entry, key.lo, key.hi, key.shape, window, number, width)
-        key.day = window
-        key.cut = self.cuts
+            coarse.day_place = groups_begin(
+                &self.days, entry, coarse.lo, coarse.hi, coarse.shape, window, coarse.key, width
+            )
+        coarse.day = window
+        coarse.cut = self.cuts
         return 0
 
     def cut(self):
@@ -567,7 +636,7 @@ cdef class Combiner:
             record = record_at(groups, i)
             key = &self.keys[record.key]
             for g in range(self.shapes[key.shape].groups):
-                store_key = _store_key(key, slot_hash + 16 * (start[key.shape] + g))
+                store_key = self._store_key(groups == &self.days, key, slot_hash + 16 * (start[key.shape] + g))
                 self.leaving[n].order = (
                     (<uint64_t>rank[key.customer] << window_bits | (record.window - first)) << key_bits
                     | u128_hi(store_key) >> (64 - key_bits)
@@ -593,9 +662,22 @@ cdef class Combiner:
                 j -= 1
             self.leaving[j] = held
 
+    cdef inline u128 _store_key(self, bint day, Key *key, const char *slot_hash) noexcept nogil:
+        """What the store knows a row by: the hash of its dimensions (of a day row, without project and model) and slots."""
+        cdef char dims[16]
+        if day:
+            memcpy(dims, &self.coarse[key.coarse].lo, 8)
+            memcpy(dims + 8, &self.coarse[key.coarse].hi, 8)
+        else:
+            memcpy(dims, &key.lo, 8)
+            memcpy(dims + 8, &key.hi, 8)
+        return hash_pair(u128_load(dims), u128_load(slot_hash))
+
     cdef inline u128 _leaving_key(self, Groups *groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
         cdef Key *key = &self.keys[record_at(groups, <int64_t>(row.what >> 16)).key]
-        return _store_key(key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF)))
+        return self._store_key(
+            groups == &self.days, key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF))
+        )
 
     def write(
         self, bint day, int64_t first, int64_t rows, uintptr_t customers, uintptr_t windows, uintptr_t keys,
@@ -645,7 +727,7 @@ cdef class Combiner:
                 sums = <char *>record + HEADER
                 customer[i] = <int32_t>key.customer
                 window[i] = record.window * window_seconds
-                u128_store(key_out + 16 * i, _store_key(key, hashes + 16 * (start[key.shape] + group)))
+                u128_store(key_out + 16 * i, self._store_key(day, key, hashes + 16 * (start[key.shape] + group)))
                 event_count[i] = record.events
                 memcpy(digest + 16 * i, record.digest, 16)
                 for j in range(STORE_SLOTS):
@@ -681,39 +763,36 @@ cdef class Combiner:
             for group in self._slots(meters)
         ]
 
-    def count_keys(self, int64_t first_key):
-        """How many store keys the keys from `first_key` on have."""
+    def count_keys(self, bint coarse, int64_t first):
+        """How many store keys the keys (or coarse keys) from `first` on have."""
         cdef int64_t number, total = 0
-        for number in range(first_key, self.key_count):
-            total += self.shapes[self.keys[number].shape].groups
+        for number in range(first, self.coarse_count if coarse else self.key_count):
+            total += self.shapes[self.coarse[number].shape if coarse else self.keys[number].shape].groups
         return total
 
-    def write_keys(self, int64_t first_key, uintptr_t numbers, uintptr_t keys, uintptr_t slot_row):
-        """For each store key of the keys from `first_key` on: int32 key number, 16-byte store key, int32 index into `slot_rows`."""
+    def write_keys(self, bint coarse, int64_t first, uintptr_t numbers, uintptr_t keys, uintptr_t slot_row):
+        """For each store key of the keys (or coarse keys) from `first` on: int32 number of the key (the first one that a coarse key was
+        met with), 16-byte store key, int32 index into `slot_rows`."""
         cdef int32_t *number_out = <int32_t *>numbers
         cdef char *key_out = <char *>keys
         cdef int32_t *slot_out = <int32_t *>slot_row
-        cdef int64_t number, g, n = 0
+        cdef int64_t i, number, g, n = 0
         cdef Key *key
         hashes = b"".join(self.slot_hashes)
         cdef const char *slot_hash = hashes
         cdef int64_t *start = self._slot_starts()
         with nogil:
-            for number in range(first_key, self.key_count):
+            for i in range(first, self.coarse_count if coarse else self.key_count):
+                number = self.coarse[i].key if coarse else i
                 key = &self.keys[number]
                 for g in range(self.shapes[key.shape].groups):
                     number_out[n] = <int32_t>number
-                    u128_store(key_out + 16 * n, _store_key(key, slot_hash + 16 * (start[key.shape] + g)))
+                    u128_store(
+                        key_out + 16 * n, self._store_key(coarse, key, slot_hash + 16 * (start[key.shape] + g))
+                    )
                     slot_out[n] = <int32_t>(start[key.shape] + g)
                     n += 1
         free(start)
-
-
-cdef inline u128 _store_key(Key *key, const char *slot_hash) noexcept nogil:
-    cdef char dims[16]
-    memcpy(dims, &key.lo, 8)
-    memcpy(dims + 8, &key.hi, 8)
-    return hash_pair(u128_load(dims), u128_load(slot_hash))
 
 
 def _murmur(bytes text):

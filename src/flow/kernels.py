@@ -85,13 +85,15 @@ class Identity(NamedTuple):
     fingerprint: pa.Buffer
     payload: pa.Buffer
     dims: pa.Buffer
+    coarse: pa.Buffer
+    """Of the dimensions without project and model: what the day rollup tells apart."""
 
 
 def identify(events: pa.RecordBatch) -> Identity:
     """Fingerprint (source, id), payload hash (dimensions, usage) and dimensions hash of each row of EVENTS."""
     rows = events.num_rows
     usage = _usage(events)
-    identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(3)))
+    identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(4)))
     if not rows:
         return identity
     ids, source = events.column("id"), events.column("source")
@@ -113,6 +115,7 @@ def identify(events: pa.RecordBatch) -> Identity:
         meter_hashes.address,
         identity.dims.address,
         identity.payload.address,
+        identity.coarse.address,
     )
     return identity
 
@@ -300,6 +303,11 @@ class Combiner:
     def key_count(self) -> int:
         return self._combiner.key_count
 
+    @property
+    def coarse_count(self) -> int:
+        """Keys of the day rollup: the same without project and model."""
+        return self._combiner.coarse_count
+
     def add(
         self, events: pa.RecordBatch, identity: Identity, amounts: Amounts, rows: Rows, count: int
     ) -> tuple[pa.Buffer, int]:
@@ -316,6 +324,7 @@ class Combiner:
                 identity.fingerprint.address,
                 identity.payload.address,
                 identity.dims.address,
+                identity.coarse.address,
                 usage.offsets,
                 usage.meters,
                 _address(numbers.buffers()[1]),
@@ -382,12 +391,12 @@ class Combiner:
                 raise OverflowStop(f"combine: {error}; look for an absurd price or quantity") from error
             yield out
 
-    def new_keys(self, first_key: int) -> tuple[pa.Buffer, pa.Buffer, pa.Buffer, int]:
-        """The store keys of the keys from `first_key` on: int32 key numbers, 16-byte store keys, int32 places in
+    def new_keys(self, coarse: bool, first: int) -> tuple[pa.Buffer, pa.Buffer, pa.Buffer, int]:
+        """The store keys of the keys (or coarse keys) from `first` on: int32 key numbers, 16-byte store keys, int32 places in
         `slot_rows`, and how many they are."""
-        count = self._combiner.count_keys(first_key)
+        count = self._combiner.count_keys(coarse, first)
         numbers, keys, slots = (pa.allocate_buffer(size * count) for size in (4, 16, 4))
-        self._combiner.write_keys(first_key, numbers.address, keys.address, slots.address)
+        self._combiner.write_keys(coarse, first, numbers.address, keys.address, slots.address)
         return numbers, keys, slots, count
 
     def slot_rows(self) -> list[tuple[list[str], int]]:

@@ -314,10 +314,10 @@ class _Verification:
     def _compare_storage(self, customers: CustomerRange) -> None:
         first_s, before_s = self._scope.starts("day")
         rows_max = self._report.differences_max
-        for customer, day_s, key, column, minutes, days in day_disagreements(
+        for customer, day_s, column, minutes, days in day_disagreements(
             self._client, customers, first_s, before_s, rows_max
         ):
-            dims = {"customer": customer, "key": key}
+            dims = {"customer": customer}
             shown = (f"rollup_minute adds up to {minutes}", days)
             self._report.add(Difference("rollup_day", _iso(day_s), dims, "", column, *shown))
         for customer, key, meanings in ambiguous_keys(self._client, customers, rows_max):

@@ -11,7 +11,7 @@ from flow.oracle.hashing import event_digest, fingerprint, payload_hash
 from flow.schema import DIMENSIONS, REQUESTS
 
 GRAINS = {"rollup_minute": 60, "rollup_day": 86_400}
-"""Seconds of a window."""
+"""Seconds of a window; a day row has neither project nor model."""
 SLOTS = range(4)
 
 
@@ -44,8 +44,9 @@ def combined(
         ]
         for table, seconds in GRAINS.items():
             time_s = event["event_time_us"] // 1_000_000
+            of_table = dims if table == "rollup_minute" else (dims[0], "", dims[2], "", *dims[4:])
             for meter, quantity, amount in items:
-                sums = rollup[table, dims, meter, time_s - time_s % seconds]
+                sums = rollup[table, of_table, meter, time_s - time_s % seconds]
                 sums.quantity += quantity
                 sums.amount += amount or 0
                 sums.unpriced += quantity if amount is None else 0

@@ -155,7 +155,7 @@ def test_the_order_of_meters_makes_no_key(seed: int) -> None:
     priced = [one(id=str(n), usage=rng.sample(usage, len(usage))) for n in range(40)]
     tables = check(priced)
     assert [(name, table.num_rows) for name, table in tables[:3]] == [
-        ("keys", 3),
+        ("keys", 6),  # three of the minutes, three of the days
         ("rollup_minute", 3),
         ("rollup_day", 3),
     ]
@@ -227,7 +227,7 @@ def test_unpriced_and_priced_quantities_of_one_meter_stay_apart() -> None:
     events = [plain_event(id=str(n), usage=[("a", 10), ("b", 1)]) for n in range(3)]
     tables = check([(events[0], [None, 1], 0), (events[1], [20, 1], 0), (events[2], [None, None], 0)])
     keys = told_keys(tables)
-    assert sorted(key["unpriced"].bit_count() for key in keys.values()) == [0, 1, 2]
+    assert sorted(key["unpriced"].bit_count() for key in keys.values()) == [0, 0, 1, 1, 2, 2]  # of minutes and of days
 
 
 def test_rows_of_two_shapes_may_share_a_store_key() -> None:
@@ -251,7 +251,9 @@ def test_keys_are_told_once_and_again_after_they_were_forgotten() -> None:
         tables = cut(block)
         told.extend(table for table in tables if table[0] == "keys")
         assert unpivoted(tables, told_keys(told)) == truth(priced)
-        return [row["customer"] for name, table in tables if name == "keys" for row in table.to_pylist()]
+        keys = [row["customer"] for name, table in tables if name == "keys" for row in table.to_pylist()]
+        assert keys[: len(keys) // 2] == keys[len(keys) // 2 :], "those of the minutes, then those of the days"
+        return keys[: len(keys) // 2]
 
     assert added("a", "b") == ["a", "b"]
     assert added("b", "a") == []
@@ -288,7 +290,8 @@ def test_many_keys_in_one_window_are_in_the_order_of_the_store() -> None:
     block = builder()
     block.add(rated(event_batch(events), [[]] * len(events), [0] * len(events)))
     tables = cut(block)
-    assert dict(tables)["rollup_day"].num_rows == len(events)
+    assert dict(tables)["rollup_minute"].num_rows == len(events)
+    assert dict(tables)["rollup_day"].num_rows == 1001
 
 
 def test_many_orders_of_meters_take_bounded_memory() -> None:

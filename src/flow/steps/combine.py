@@ -17,7 +17,11 @@ from .deduplicate import Judged
 from .rate import Rated
 
 OUTCOMES = ("read", "accepted", "duplicate", "conflicting", "rejected", "late")
+_NONE = pa.scalar(0, pa.int32())
 _KEY_DIMENSIONS = [name for name in DIMENSIONS if name != "customer"]
+
+NOT_IN_DAYS = ("project", "model")
+"""Dimensions that the day rollup adds up over; `_core/hash.pyx` leaves them out of the coarse hash."""
 
 Tables = Iterator[tuple[str, pa.Table]]
 MeterTotals = dict[str, list[int]]
@@ -38,6 +42,7 @@ class BlockBuilder:
         self._names: dict[str, dict[str, int]] = {name: {} for name in DIMENSIONS}  # a code for each value
         self._key_codes: list[list[pa.Array]] = []  # codes of the keys that are new in this block, per batch
         self._told = 0  # keys that blocks before this one have told the store
+        self._coarse_told = 0  # and keys of the day rollup
         self._counts: dict[str, Counter[str]] = {}
         self.meters: MeterTotals = {}
         """What the last block that was cut adds up to."""
@@ -149,38 +154,47 @@ class BlockBuilder:
         """The next block begins."""
         self._combiner.clear()
         self._told = self._combiner.key_count
+        self._coarse_told = self._combiner.coarse_count
         self._key_codes, self._rejected, self._conflicting, self._late = [], [], [], []
         self._counts = {}
         if self._told > self._keys_max:
             self._combiner.forget_keys()
             self._names = {name: {} for name in DIMENSIONS}
-            self._told = 0
+            self._told = self._coarse_told = 0
 
     def _keys(self) -> Tables:
-        numbers, keys, places, count = self._combiner.new_keys(self._told)
-        if not count:
-            return
+        rows = []
+        for coarse, first in ((False, self._told), (True, self._coarse_told)):
+            numbers, keys, places, count = self._combiner.new_keys(coarse, first)
+            if count:
+                rows.append(self._key_rows(coarse, numbers, keys, places, count))
+        if rows:
+            yield "keys", pa.concat_tables(rows).unify_dictionaries()
+
+    def _key_rows(
+        self, coarse: bool, numbers: pa.Buffer, keys: pa.Buffer, places: pa.Buffer, count: int
+    ) -> pa.Table:
+        """Rows of `keys`; those of the day rollup (`coarse`) have neither project nor model."""
         slots = self._combiner.slot_rows()
         place = pa.Array.from_buffers(pa.int32(), count, [None, places])
         first = pa.scalar(self._told, pa.int32())
         within = pc.subtract(pa.Array.from_buffers(pa.int32(), count, [None, numbers]), first)
-        dims = {
-            name: pa.DictionaryArray.from_arrays(
-                pa.concat_arrays([codes[n] for codes in self._key_codes]).take(within),
-                pa.array(list(self._names[name]), pa.string()),
-                safe=False,
-            )
-            for n, name in enumerate(DIMENSIONS)
-        }
+        dims = {}
+        for n, name in enumerate(DIMENSIONS):
+            codes = pa.concat_arrays([of_batch[n] for of_batch in self._key_codes]).take(within)
+            names = pa.array(list(self._names[name]), pa.string())
+            if coarse and name in NOT_IN_DAYS:
+                codes, names = pc.multiply(place, _NONE), pa.array([""])
+            dims[name] = pa.DictionaryArray.from_arrays(codes, names, safe=False)
         columns = {
             "customer": dims["customer"],
             "key": pa.Array.from_buffers(pa.binary(16), count, [None, keys]),
             **{name: dims[name] for name in _KEY_DIMENSIONS},
-            "currency": pa.DictionaryArray.from_arrays(pc.multiply(place, 0), pa.array([self._currency])),
+            "currency": pa.DictionaryArray.from_arrays(pc.multiply(place, _NONE), pa.array([self._currency])),
             "meters": pa.array([names for names, _ in slots], pa.list_(pa.string())).take(place),
             "unpriced": pa.array([mask for _, mask in slots], pa.uint8()).take(place),
         }
-        yield "keys", pa.table(columns)
+        return pa.table(columns)
 
 
 def add_totals(totals: MeterTotals, more: MeterTotals) -> None:

@@ -1,4 +1,5 @@
--- The public views (DESIGN 3.4). All have one shape:
+-- The public views (DESIGN 3.4): minute, hour and day from rollup_minute, week and month from rollup_day, which has neither
+-- project nor model. All have one shape:
 --   1. the inner query adds up the rows of one key and window (parts that are not merged yet hold several);
 --   2. the key's dimensions and meters are looked up; ANY, because `keys` may hold the same row many times;
 --   3. the four slots become rows, one a meter, and are added up over the keys that differ in what a view
@@ -114,6 +115,48 @@ SELECT
     sum(sums.digest) AS digest
 FROM (
     SELECT
+        CAST(toStartOfDay(stored.window_start), 'DateTime(''UTC'')') AS start,
+        stored.customer AS customer,
+        stored.key AS key,
+        sum(stored.events) AS events,
+        sum(stored.digest) AS digest,
+        [
+            sum(toInt256(stored.q0)),
+            sum(toInt256(stored.q1)),
+            sum(toInt256(stored.q2)),
+            sum(toInt256(stored.q3))
+        ] AS quantities,
+        [
+            sum(toDecimal256(stored.a0, 15)),
+            sum(toDecimal256(stored.a1, 15)),
+            sum(toDecimal256(stored.a2, 15)),
+            sum(toDecimal256(stored.a3, 15))
+        ] AS amounts
+    FROM rollup_minute AS stored
+    GROUP BY start, stored.customer, stored.key
+) AS sums
+ANY LEFT JOIN keys AS names ON sums.customer = names.customer AND sums.key = names.key
+ARRAY JOIN [1, 2, 3, 4] AS slot, quantities AS slot_quantity, amounts AS slot_amount
+WHERE if(empty(names.meters), slot = 1 OR slot_quantity != 0 OR slot_amount != 0, names.meters[slot] != '')
+GROUP BY window_start, customer, project, feature, model, region, service_tier, meter, currency;
+
+-- Not part of the public contract: what an invoice reads where neither projects, models nor minutes are asked for.
+CREATE OR REPLACE VIEW usage_by_day_coarse AS
+SELECT
+    sums.start AS window_start,
+    sums.customer AS customer,
+    names.feature AS feature,
+    names.region AS region,
+    names.service_tier AS service_tier,
+    if(empty(names.meters), '(unknown key) slot ' || toString(slot - 1), names.meters[slot]) AS meter,
+    accurateCast(sum(slot_quantity), 'Int128') AS quantity,
+    CAST(sum(slot_amount), 'Decimal(38, 15)') AS amount,
+    names.currency AS currency,
+    sum(sums.events) AS events,
+    accurateCast(sumIf(slot_quantity, bitTest(names.unpriced, slot - 1)), 'Int128') AS unpriced_quantity,
+    sum(sums.digest) AS digest
+FROM (
+    SELECT
         stored.window_start AS start,
         stored.customer AS customer,
         stored.key AS key,
@@ -137,7 +180,7 @@ FROM (
 ANY LEFT JOIN keys AS names ON sums.customer = names.customer AND sums.key = names.key
 ARRAY JOIN [1, 2, 3, 4] AS slot, quantities AS slot_quantity, amounts AS slot_amount
 WHERE if(empty(names.meters), slot = 1 OR slot_quantity != 0 OR slot_amount != 0, names.meters[slot] != '')
-GROUP BY window_start, customer, project, feature, model, region, service_tier, meter, currency;
+GROUP BY window_start, customer, feature, region, service_tier, meter, currency;
 
 CREATE OR REPLACE VIEW usage_by_week AS
 SELECT

@@ -9,10 +9,11 @@ _SUMS = ["events", "digest", *(f"{letter}{slot}" for letter in "qa" for slot in 
 
 def day_disagreements(
     client: StoreClient, customers: CustomerRange, first_s: int, before_s: int, rows_max: int
-) -> list[tuple[str, int, str, str, str, str]]:
-    """(customer, day in seconds, key in hex, column, sum of rollup_minute, sum of rollup_day) where the two differ.
+) -> list[tuple[str, int, str, str, str]]:
+    """(customer, day in seconds, column, sum of rollup_minute, sum of rollup_day) where the two differ.
 
-    Days that start in [first_s, before_s); at most `rows_max` days and keys. Raises StoreError.
+    The tables tell different dimensions apart, but a customer's day adds up to the same in both. Days that start in
+    [first_s, before_s); at most `rows_max` customers and days. Raises StoreError.
     """
     where = (
         f"WHERE {customers.CONDITION} AND window_start >= toDateTime({{first_s:UInt32}}, 'UTC') "
@@ -21,7 +22,7 @@ def day_disagreements(
     values = [f"reinterpret({name}, 'Int128') AS {name}" if name[0] == "a" else name for name in _SUMS]
     wide = [name if name == "digest" else f"toInt256({name})" for name in _SUMS]
     sides = [
-        f"SELECT customer, {start} AS start, key, {side} AS of_minutes, {', '.join(values)} FROM {table} {where}"
+        f"SELECT customer, {start} AS start, {side} AS of_minutes, {', '.join(values)} FROM {table} {where}"
         for table, side, start in (
             ("rollup_minute", 1, "toStartOfDay(window_start)"),
             ("rollup_day", 0, "window_start"),
@@ -34,15 +35,15 @@ def day_disagreements(
     differ = " OR ".join(f"minute_{name} != day_{name}" for name in _SUMS)
     shown = ", ".join(f"toString(minute_{name}), toString(day_{name})" for name in _SUMS)
     found = client.rows(
-        f"SELECT customer, toUnixTimestamp(start), lower(hex(key)), {shown} FROM "
-        f"(SELECT customer, start, key, {', '.join(pairs)} FROM ({' UNION ALL '.join(sides)}) "
-        f"GROUP BY customer, start, key HAVING {differ}) ORDER BY customer, start, key LIMIT {{rows_max:UInt32}}",
+        f"SELECT customer, toUnixTimestamp(start), {shown} FROM "
+        f"(SELECT customer, start, {', '.join(pairs)} FROM ({' UNION ALL '.join(sides)}) "
+        f"GROUP BY customer, start HAVING {differ}) ORDER BY customer, start LIMIT {{rows_max:UInt32}}",
         {**customers.parameters, "first_s": first_s, "before_s": before_s, "rows_max": rows_max},
     )
     return [
-        (str(row[0]), int(row[1]), str(row[2]), name, str(minute), str(day))
+        (str(row[0]), int(row[1]), name, str(minute), str(day))
         for row in found
-        for name, minute, day in zip(_SUMS, row[3::2], row[4::2], strict=True)
+        for name, minute, day in zip(_SUMS, row[2::2], row[3::2], strict=True)
         if minute != day
     ]
 

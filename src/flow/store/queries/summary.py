@@ -37,7 +37,7 @@ def latest_month(client: StoreClient, lines: int = 5) -> Month:
     slots = " + ".join(f"if(bitTest(unpriced, {slot}), sums.q{slot}, 0)" for slot in range(SLOTS))
     sums = ", ".join(f"sum(q{slot}) AS q{slot}" for slot in range(SLOTS))
     unpriced = client.rows(
-        f"SELECT model, sum({slots}) AS quantity FROM (SELECT customer, key, {sums} FROM rollup_day WHERE {within} "
+        f"SELECT model, sum({slots}) AS quantity FROM (SELECT customer, key, {sums} FROM rollup_minute WHERE {within} "
         "AND key IN (SELECT key FROM keys WHERE unpriced != 0) GROUP BY customer, key) AS sums "
         "ANY INNER JOIN (SELECT customer, key, model, unpriced FROM keys WHERE unpriced != 0) AS names "
         "ON sums.customer = names.customer AND sums.key = names.key "

@@ -11,6 +11,14 @@ from ..client import StoreClient
 LEVELS = ("feature", "project", "model", "region", "service_tier", "meter", "day", "hour", "minute")
 """What usage can be taken apart by."""
 
+_FINE_VIEWS = {
+    "minute": "usage_by_minute",
+    "hour": "usage_by_hour",
+    "project": "usage_by_day",
+    "model": "usage_by_day",
+}
+"""The view that has a level, the finest first; all other levels are in the day rollup, which has the fewest rows."""
+
 TIME_LEVELS = ("day", "hour", "minute")
 
 _COLUMNS = {
@@ -59,7 +67,7 @@ def usage_of_customer(
     Args:
         levels: some of LEVELS, none twice.
     """
-    view = "usage_by_minute" if "minute" in levels else "usage_by_hour" if "hour" in levels else "usage_by_day"
+    view = next((view for level, view in _FINE_VIEWS.items() if level in levels), "usage_by_day_coarse")
     values = ", ".join(f"toString({_COLUMNS.get(level, level)})" for level in levels)
     sql = _SQL.format(view=view, values=values or "''")
     rows = client.rows(sql, {"customer": customer, "start_s": start_s, "end_s": end_s})

@@ -1,0 +1,207 @@
+"""From Parquet to committed rollups: Tallyflow, one worker, beside DuckDB on one thread, on the same file in the same run.
+
+Both remove duplicates by id, charge exactly, and roll up by minute. DuckDB leaves one table in memory; Tallyflow leaves minute and day rollups, keys,
+balance, recovery state and fingerprints on disk, published and checked. The runs are interleaved, and the figure is the ratio of the medians.
+
+    python benchmarks/columnar.py [--events 10000000] [--minutes 3] [--repeat 3] [--data FOLDER]
+
+The workload: 10,000 customers (Zipf 1.3), 5 projects, 12 features, 24 models, 5 regions, 3 meters, ids of 36 characters, 1 % duplicates;
+3 minutes of it leave about three events and a half for each minute and combination of dimensions.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+CUSTOMERS, MODELS = 10_000, 24
+DIMENSIONS = {"project": 5, "feature": 12, "model": MODELS, "region": 5}
+METERS = {"input_tokens": 900, "cached_input_tokens": 300, "output_tokens": 95}  # and their mean quantity
+START_S = 1_790_000_040
+DUPLICATE_DISTANCE_MAX = 50_000
+RATES_FEMTO = {
+    "input_tokens": [600_000_000 + 1000 * n for n in range(MODELS)],
+    "cached_input_tokens": [300_000_000 + 500 * n for n in range(MODELS)],
+    "output_tokens": [2_400_000_000 + n for n in range(MODELS)],
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_events(path: Path, events: int, minutes: int) -> None:
+    """The workload as one Parquet file of row groups of a million; the same bytes for the same arguments."""
+    random = np.random.default_rng(7)
+    shares = np.cumsum(1 / np.arange(1, CUSTOMERS + 1) ** 1.3)
+    names = {"customer": [f"customer-{n:05d}" for n in range(CUSTOMERS)]}
+    names |= {name: [f"{name}-{n:02d}" for n in range(count)] for name, count in DIMENSIONS.items()}
+    texts = [pa.field(name, pa.string()) for name in ("customer", *DIMENSIONS)]
+    schema = pa.schema(
+        [("id", pa.string()), ("source", pa.string()), ("time", pa.timestamp("us", tz="UTC")), *texts]
+        + [(name, pa.int64()) for name in METERS]
+    )
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    with pq.ParquetWriter(path, schema, compression="snappy") as writer:
+        for first in track(range(0, events, 1_000_000), "making events", console=Console(stderr=True), transient=True):
+            rows = min(1_000_000, events - first)
+            row = np.arange(rows)
+            original = np.maximum(row - random.integers(1, DUPLICATE_DISTANCE_MAX, rows), 0)
+            duplicate = random.random(rows) < 0.01
+            duplicate &= ~duplicate[original] & (original != row)
+            of = np.where(duplicate, original, row)  # a duplicate has identity and payload of its original, not its time
+            ids = digits[random.integers(0, 16, (rows, 36), dtype=np.uint8)]
+            ids[:, [8, 13, 18, 23]] = ord("-")
+            offsets = np.arange(0, 36 * (rows + 1), 36, dtype=np.int32)
+            spread = (first + row) * (60_000_000 * minutes) // events
+            columns = [
+                pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(ids[of].tobytes())),
+                pa.array(["gateway/eu-1"] * rows),
+                pa.array(START_S * 1_000_000 + spread, pa.timestamp("us", tz="UTC")),
+            ]
+            draws = {"customer": np.searchsorted(shares, random.random(rows) * shares[-1])}
+            draws |= {name: random.integers(0, count, rows) for name, count in DIMENSIONS.items()}
+            columns += [pa.array(names[name]).take(pa.array(draw[of])) for name, draw in draws.items()]
+            columns += [pa.array(random.integers(0, 2 * mean, rows)[of]) for mean in METERS.values()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+# ---- The two sides, each a process of its own ----------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One run of one side."""
+
+    seconds: float
+    cpu_seconds: float
+    resident_mib: int
+    events: int
+    amount_femto: int
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float, int, str]:
+    """Runs a command: wall and CPU seconds, peak resident MiB, and its output."""
+    out = folder / "out"
+    begun = time.monotonic()
+    with out.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - begun
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{out.read_text()}")
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024, out.read_text()
+
+
+DUCKDB = """
+import duckdb, json, sys
+connection = duckdb.connect()
+connection.execute("SET threads = 1; SET TimeZone = 'UTC'")
+connection.execute("CREATE TABLE prices (model VARCHAR, a HUGEINT, b HUGEINT, c HUGEINT)")
+connection.executemany("INSERT INTO prices VALUES (?, ?, ?, ?)", json.loads(sys.argv[2]))
+# DISTINCT ON is DuckDB's fastest way of the ones tried (GROUP BY id with any_value takes 1.6 times as long).
+connection.execute('''
+    CREATE TABLE rollup AS
+    SELECT window_start, customer, project, feature, model, region, count(*) AS events,
+           sum(input_tokens) AS qa, sum(cached_input_tokens) AS qb, sum(output_tokens) AS qc,
+           sum(input_tokens::HUGEINT * a) AS aa, sum(cached_input_tokens::HUGEINT * b) AS ab, sum(output_tokens::HUGEINT * c) AS ac
+    FROM (SELECT time_bucket(INTERVAL 1 minute, time) AS window_start, * FROM (SELECT DISTINCT ON (source, id) * FROM read_parquet(?)))
+    JOIN prices USING (model) GROUP BY ALL''', [sys.argv[1]])
+print(json.dumps([str(n) for n in connection.execute("SELECT sum(events), sum(aa + ab + ac) FROM rollup").fetchone()]))
+"""
+
+
+def run_duckdb(events: Path, folder: Path) -> Run:
+    prices = [[f"model-{n:02d}", *(RATES_FEMTO[meter][n] for meter in METERS)] for n in range(MODELS)]
+    seconds, cpu, resident, said = measured([sys.executable, "-c", DUCKDB, str(events), json.dumps(prices)], folder)
+    counted, amount = json.loads(said.splitlines()[-1])
+    return Run(seconds, cpu, resident, int(counted), int(amount))
+
+
+def price_file() -> str:
+    """The same prices as text, exactly."""
+    lines = ["currency: USD", "prices:"]
+    for meter, rates in RATES_FEMTO.items():
+        lines += [
+            f'  - {{model: model-{n:02d}, meter: {meter}, from: 2026-01-01T00:00:00Z, per: 1_000_000, price: "{rate}e-9"}}'
+            for n, rate in enumerate(rates)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def run_tallyflow(events: Path, folder: Path, epoch: str) -> Run:
+    (folder / "prices.yaml").write_text(price_file())
+    config = folder / "config.yaml"
+    config.write_text(
+        f"source: {{kind: files, path: {events}}}\nprices: prices.yaml\nstore: chdb:store\nstate_dir: state\n"
+        f"dedup: {{horizon: unbounded}}\nepoch: {epoch}\n"
+    )
+    command = [sys.executable, "-m", "flow"]
+    seconds, cpu, resident, _ = measured([*command, "run", str(config)], folder)
+    query = "SELECT sum(accepted) AS events FROM pipeline_balance"
+    counted = json.loads(subprocess.check_output([*command, "sql", query, "-c", str(config), "--format", "json"]))
+    query = " + ".join(f"sum(reinterpret(a{n}, 'Int128'))" for n in range(4))
+    query = f"SELECT {query} AS amount FROM rollup_minute"
+    amount = json.loads(subprocess.check_output([*command, "sql", query, "-c", str(config), "--format", "json"]))
+    return Run(seconds, cpu, resident, int(counted[0]["events"]), int(amount[0]["amount"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--minutes", type=int, default=3, help="event time that the events span")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--epoch", default="2s")
+    parser.add_argument("--data", type=Path, help="keep the events file here, and use it again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
+        events = (options.data or Path(scratch)) / f"events-{options.events}-{options.minutes}.parquet"
+        if not events.exists():
+            write_events(events, options.events, options.minutes)
+        runs: dict[str, list[Run]] = {"DuckDB, 1 thread": [], "Tallyflow, 1 worker": []}
+        for number in range(options.repeat):
+            for side, several in runs.items():
+                folder = Path(scratch) / f"{number}-{side.split(',')[0]}"
+                folder.mkdir()
+                run = run_duckdb(events, folder) if side.startswith("Duck") else run_tallyflow(events, folder, options.epoch)
+                several.append(run)
+    answers = {(run.events, run.amount_femto) for several in runs.values() for run in several}
+    if len(answers) != 1:
+        raise SystemExit(f"the sides do not agree on events and amount: {answers}")
+    report(runs, options)
+
+
+def report(runs: dict[str, list[Run]], options: argparse.Namespace) -> None:
+    """A table on the terminal and a dated JSON file."""
+    medians = {side: median(run.seconds for run in several) for side, several in runs.items()}
+    base = next(iter(medians.values()))
+    table = Table(title=f"{options.events:,} events, Parquet to rollups, medians of {options.repeat} interleaved runs")
+    for name in ("side", "throughput beside DuckDB", "CPU beside wall", "resident"):
+        table.add_column(name, justify="left" if name == "side" else "right")
+    rows = []
+    for side, several in runs.items():
+        cpu = median(run.cpu_seconds / run.seconds for run in several)
+        resident = max(run.resident_mib for run in several)
+        table.add_row(side, f"{base / medians[side]:.2f}", f"{cpu:.2f}", f"{resident:,} MiB")
+        rows.append({"side": side, "ratio": round(base / medians[side], 3), "cpu_to_wall": round(cpu, 3), "resident_mib": resident})
+    Console().print(table)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"columnar-{datetime.now(UTC):%Y-%m-%d}.json"
+    path.write_text(json.dumps({"events": options.events, "minutes": options.minutes, "epoch": options.epoch, "sides": rows}, indent=1) + "\n")
+    print(f"written to {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
