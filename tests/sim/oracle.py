@@ -163,8 +163,9 @@ def _bill(event: Event, workload: Workload, usage: dict[UsageKey, Sums]) -> None
     for meter, quantity, amount_femto in rated:
         unpriced = quantity if amount_femto is None else 0
         for window_s in (MINUTE_S, DAY_S):
+            told_apart = dims if window_s == MINUTE_S else {**dims, "project": "", "model": ""}
             start_s = event.event_time_us // 1_000_000 // window_s * window_s
-            row = usage[window_s, start_s, tuple(sorted(event.dims)), meter]
+            row = usage[window_s, start_s, tuple(sorted(told_apart.items())), meter]
             row.add(Sums(quantity, amount_femto or 0, 1, unpriced, digest))
 
 
