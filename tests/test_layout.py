@@ -43,9 +43,10 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "statements": ("errors schema prices store", "rich"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "run": ("errors faults config prices state steps store sinks job", "bytewax"),
+    "cluster": ("errors config prices state job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "cli": (
-        "errors schema config prices state generate traces kernels steps sources store statements run verify",
+        "errors schema config prices state generate traces kernels steps sources store statements run cluster verify",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

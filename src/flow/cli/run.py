@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..cluster.supervisor import run_cluster
 from ..config import Config, SyntheticSource, load_config
 from ..run import Outcome, open_store
 from ..run import run as run_job
@@ -21,10 +22,27 @@ from ..store.queries.summary import Month, latest_month
 
 def run(
     config: Annotated[Path, typer.Argument(help="The config file.")],
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker threads; at most as many as shards are of use.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Worker threads, of each process; at most as many as shards are of use.")
+    ] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes, at most as many as shards; more than 1 need a ClickHouse server."
+        ),
+    ] = 1,
 ) -> None:
     """Bill the events of a config: until the end of input, or a signal; ends with the balance."""
     settings = load_config(config)
+    if processes > 1:
+        outcome = run_cluster(settings, processes, workers, lambda line: typer.echo(f"tallyflow: {line}", err=True))
+    else:
+        outcome = _run_with_progress(settings, workers)
+    with open_store(settings) as client:
+        _print(outcome, latest_month(client), settings, config, Console())
+
+
+def _run_with_progress(settings: Config, workers: int) -> Outcome:
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -38,9 +56,7 @@ def run(
     ) as progress:
         total = settings.source.events if isinstance(settings.source, SyntheticSource) else None
         task = progress.add_task("billing", total=total)
-        outcome = run_job(settings, workers, lambda events: progress.advance(task, events))
-    with open_store(settings) as client:
-        _print(outcome, latest_month(client), settings, config, Console())
+        return run_job(settings, workers, lambda events: progress.advance(task, events))
 
 
 def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: Console) -> None:
@@ -52,7 +68,9 @@ def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: 
         console.print(_largest(month))
     if month.unpriced:
         names = ", ".join(f"{model} ({quantity:,})" for model, quantity in month.unpriced)
-        console.print(f"Unpriced in {month.month}, and therefore in no amount: {names}", style="yellow", highlight=False)
+        console.print(
+            f"Unpriced in {month.month}, and therefore in no amount: {names}", style="yellow", highlight=False
+        )
     if outcome.unknown_fields:
         console.print(f"{outcome.unknown_fields:,} unknown fields were ignored.", style="yellow", highlight=False)
     rate = round(outcome.read / outcome.seconds) if outcome.seconds else 0

@@ -1,0 +1,71 @@
+"""One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BACKLOG`, as only the supervisor calls it.
+
+It owns nothing: lock, term and balance are the supervisor's. It may die at any time, by itself or because the supervisor went: the next attempt goes on from the last epoch.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from ..errors import EngineStopped, TallyflowError
+from ..run import make_job, work
+from ..state.directory import StateDirectory
+from .failure import FirstFailure
+from .task import Backlog, Task, read_paper, write_paper
+
+STDIN = 0
+LOOK_S = 0.1
+
+
+def main(lock: int, paper: int, backlog: int) -> None:
+    """Does the task that stands on the paper, and leaves a report there. The arguments are descriptors."""
+    # A terminal or a service manager may signal all processes of the job. The supervisor decides what that means.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    task = read_paper(paper)
+    assert isinstance(task, Task)  # the supervisor wrote it
+    first = FirstFailure()
+    try:
+        job = make_job(task.config, task.book, StateDirectory.under(task.config.state_dir, lock), task.claim)
+        shared = Backlog(backlog, len(task.addresses))
+        job.compact = True
+        job.waiting_bytes = shared.total
+        watch = threading.Thread(
+            target=_watch,
+            args=(job.stop, lambda: shared.set(task.process, job.publisher.backlog_bytes)),
+            name="line",
+            daemon=True,
+        )
+        watch.start()
+        first.watch(job)
+        first.watch(job.sink)
+        write_paper(paper, work(job, task.threads, task.addresses, task.process))
+    except TallyflowError as error:
+        write_paper(paper, _explained(error, first.error))
+
+
+def _explained(error: TallyflowError, first: Exception | None) -> TallyflowError:
+    """What a step raised, if Bytewax lost it."""
+    if not isinstance(error, EngineStopped) or first is None:
+        return error
+    if isinstance(first, TallyflowError):
+        return first
+    traceback.print_exception(first)  # a defect: whoever mends it needs to see where
+    return EngineStopped(f"{type(first).__name__}: {first}")
+
+
+def _watch(stop: threading.Event, tell_backlog: Callable[[], None]) -> None:
+    while True:
+        tell_backlog()
+        if select.select([STDIN], [], [], LOOK_S)[0]:
+            if not os.read(STDIN, 1):
+                os._exit(1)  # the supervisor is gone: whatever is under way is as good as never begun
+            stop.set()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
