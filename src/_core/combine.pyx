@@ -9,11 +9,11 @@ prefetch the entries, find and prefetch the records, then add. Proved by: tests/
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from .groups cimport (
-    ERROR_MEMORY, FIRST_ENTRIES, HEADER, Entry, Groups, Record, add_at, entry_hash, groups_begin, groups_clear,
+    ERROR_MEMORY, HEADER, Entry, Groups, Record, add_at, entry_hash, groups_begin, groups_clear,
     groups_close, groups_find, groups_open, groups_reserve, record_at, record_bytes,
 )
 from .hash cimport hash_pair, murmur3
@@ -22,7 +22,8 @@ from .int128 cimport (
     u128_wrapping_add,
 )
 from .leaving cimport Leaving, bits, sort_leaving
-from .memory cimport grown, table_alloc, table_free
+from .keys cimport Coarse, Key, Keys, key_number, keys_close, keys_open, keys_reserve
+from .memory cimport grown
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -37,22 +38,6 @@ cdef enum:
     BLOCK = 32
     FLAG_UNPRICED = 1
 
-cdef struct Key:
-    uint64_t lo
-    uint64_t hi
-    uint32_t shape
-    uint32_t customer
-    uint32_t coarse  # its coarse key: the same without project and model
-
-cdef struct Coarse:
-    uint64_t lo
-    uint64_t hi
-    uint32_t shape
-    uint32_t key  # the first key it was met with, which says its customer and the rest
-    uint32_t day  # the day of `day_place`
-    uint32_t cut  # the cut in which `day_place` holds
-    int64_t day_place  # its record among the days: a block rarely touches a second one
-
 cdef struct Shape:
     int32_t meters
     int32_t groups  # rows of the store a record leaves as
@@ -63,6 +48,33 @@ cdef struct RawShape:
     uint32_t items[METERS_MAX]  # meter << 1 | unpriced, as they stand in the event
     uint16_t place[METERS_MAX]  # where each goes in the shape
     uint32_t shape
+
+cdef struct Batch:  # what `add` is given
+    int64_t rows
+    const uint32_t *selection
+    const int64_t *time_us
+    const char *fingerprint
+    const char *payload
+    const char *dims
+    const char *coarse
+    const int32_t *starts
+    const int32_t *meter
+    const int32_t *number
+    const int64_t *quantity
+    const char *amount
+    const uint8_t *flag
+    const char *request_amount
+
+cdef struct Run:  # rows that go through the tables together
+    int64_t rows
+    bint unknown  # the row behind these has an unknown shape
+    int64_t raw_number  # of the row before: shapes come in runs
+    int64_t row[BLOCK]
+    int64_t raw[BLOCK]
+    int64_t place[BLOCK]
+    uint64_t hashed[BLOCK]
+    uint32_t window[BLOCK]
+    u128 digest[BLOCK]
 
 cdef extern from *:
     """
@@ -85,16 +97,7 @@ cdef class Combiner:
 
     cdef Groups minutes
     cdef Groups days
-    cdef Key *keys
-    cdef readonly int64_t key_count
-    cdef int64_t key_size
-    cdef uint32_t *key_table  # key + 1, by (dimensions, shape)
-    cdef uint64_t key_mask
-    cdef Coarse *coarse
-    cdef readonly int64_t coarse_count
-    cdef int64_t coarse_size
-    cdef uint32_t *coarse_table  # coarse key + 1, by (coarse dimensions, shape)
-    cdef uint64_t coarse_mask
+    cdef Keys keys
     cdef Shape *shapes
     cdef int64_t shape_count
     cdef RawShape *raw_shapes
@@ -129,10 +132,7 @@ cdef class Combiner:
         groups_close(&self.minutes)
         groups_close(&self.days)
         free(self.totals)
-        free(self.keys)
-        free(self.coarse)
-        table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
-        table_free(self.coarse_table, (self.coarse_mask + 1) * sizeof(uint32_t))
+        keys_close(&self.keys)
         free(self.shapes)
         free(self.raw_shapes)
         free(self.raw_table)
@@ -140,21 +140,25 @@ cdef class Combiner:
         free(self.leaving_spare)
 
     cdef int _forget_keys(self) except -1:
-        self.key_count = self.coarse_count = self.shape_count = self.raw_count = 0
+        self.shape_count = self.raw_count = 0
         self.meter_names, self.meter_hashes, self.meter_numbers = [], [], {}
         self.shape_by_meters = {}
         self.shape_meters, self.slot_hashes = [], []
         self._index_raw_shapes(256)
-        if self.key_table != NULL:
-            table_free(self.key_table, (self.key_mask + 1) * sizeof(uint32_t))
-        if self.coarse_table != NULL:
-            table_free(self.coarse_table, (self.coarse_mask + 1) * sizeof(uint32_t))
-        self.key_mask = self.coarse_mask = FIRST_ENTRIES - 1
-        self.key_table = <uint32_t *>table_alloc(FIRST_ENTRIES * sizeof(uint32_t))
-        self.coarse_table = <uint32_t *>table_alloc(FIRST_ENTRIES * sizeof(uint32_t))
-        if self.key_table == NULL or self.coarse_table == NULL:
+        keys_close(&self.keys)
+        if keys_open(&self.keys):
             raise MemoryError()
         return 0
+
+    @property
+    def key_count(self):
+        """Keys that are known."""
+        return self.keys.count
+
+    @property
+    def coarse_count(self):
+        """Keys of the day rollup that are known: the same without project and model."""
+        return self.keys.coarse_count
 
     def forget_keys(self):
         """Starts the tables of keys, shapes and meters anew; only between blocks. The keys in use are then told again, which is harmless."""
@@ -246,205 +250,117 @@ cdef class Combiner:
 
     # -- keys
 
-    cdef inline uint32_t *_key_slot(self, uint64_t lo, uint64_t hi, uint32_t shape) noexcept nogil:
-        cdef uint64_t at = entry_hash(lo, hi, shape, 0) & self.key_mask
-        cdef Key *key
-        while self.key_table[at]:
-            key = &self.keys[self.key_table[at] - 1]
-            if key.lo == lo and key.hi == hi and key.shape == shape:
-                break
-            at = (at + 1) & self.key_mask
-        return &self.key_table[at]
-
-    cdef inline uint32_t *_coarse_slot(self, uint64_t lo, uint64_t hi, uint32_t shape) noexcept nogil:
-        cdef uint64_t at = entry_hash(lo, hi, shape, 0) & self.coarse_mask
-        cdef Coarse *coarse
-        while self.coarse_table[at]:
-            coarse = &self.coarse[self.coarse_table[at] - 1]
-            if coarse.lo == lo and coarse.hi == hi and coarse.shape == shape:
-                break
-            at = (at + 1) & self.coarse_mask
-        return &self.coarse_table[at]
-
-    cdef int _reserve_keys(self, int64_t more) noexcept nogil:
-        """Makes room for so many more keys, each of which may be a new coarse key as well."""
-        cdef uint64_t old_size = self.key_mask + 1, i
-        cdef uint32_t *old = self.key_table
-        cdef uint32_t *larger
-        cdef Key *keys
-        if self.key_count + more > self.key_size:
-            keys = <Key *>realloc(self.keys, (self.key_count + more) * 2 * sizeof(Key))
-            if keys == NULL:
-                return ERROR_MEMORY
-            self.keys = keys
-            self.key_size = (self.key_count + more) * 2
-        if <uint64_t>(self.key_count + more) * 3 > old_size * 2:
-            larger = <uint32_t *>table_alloc(old_size * 2 * sizeof(uint32_t))
-            if larger == NULL:
-                return ERROR_MEMORY
-            self.key_table = larger
-            self.key_mask = old_size * 2 - 1
-            for i in range(<uint64_t>self.key_count):
-                self._key_slot(self.keys[i].lo, self.keys[i].hi, self.keys[i].shape)[0] = <uint32_t>(i + 1)
-            table_free(old, old_size * sizeof(uint32_t))
-        return self._reserve_coarse(more)
-
-    cdef int _reserve_coarse(self, int64_t more) noexcept nogil:
-        cdef uint64_t old_size = self.coarse_mask + 1, i
-        cdef uint32_t *old = self.coarse_table
-        cdef uint32_t *larger
-        cdef Coarse *coarse
-        if self.coarse_count + more > self.coarse_size:
-            coarse = <Coarse *>realloc(self.coarse, (self.coarse_count + more) * 2 * sizeof(Coarse))
-            if coarse == NULL:
-                return ERROR_MEMORY
-            self.coarse = coarse
-            self.coarse_size = (self.coarse_count + more) * 2
-        if <uint64_t>(self.coarse_count + more) * 3 > old_size * 2:
-            larger = <uint32_t *>table_alloc(old_size * 2 * sizeof(uint32_t))
-            if larger == NULL:
-                return ERROR_MEMORY
-            self.coarse_table = larger
-            self.coarse_mask = old_size * 2 - 1
-            for i in range(<uint64_t>self.coarse_count):
-                self._coarse_slot(self.coarse[i].lo, self.coarse[i].hi, self.coarse[i].shape)[0] = <uint32_t>(i + 1)
-            table_free(old, old_size * sizeof(uint32_t))
-        return 0
-
-    cdef inline uint32_t _key_of(self, uint64_t lo, uint64_t hi, uint32_t shape, const char *coarse_hash, uint32_t row,
-                                 uint32_t *new_rows, int64_t *new_count) noexcept nogil:
-        cdef uint32_t *slot = self._key_slot(lo, hi, shape)
-        cdef Key *key
-        if slot[0] == 0:
-            key = &self.keys[self.key_count]
-            key.lo = lo
-            key.hi = hi
-            key.shape = shape
-            key.customer = 0
-            key.coarse = self._coarse_of(coarse_hash, shape, <uint32_t>self.key_count)
-            self.key_count += 1
-            slot[0] = <uint32_t>self.key_count
-            new_rows[new_count[0]] = row
-            new_count[0] += 1
-        return slot[0] - 1
-
-    cdef inline uint32_t _coarse_of(self, const char *coarse_hash, uint32_t shape, uint32_t key) noexcept nogil:
-        cdef uint64_t lo, hi
-        cdef uint32_t *slot
-        cdef Coarse *coarse
-        memcpy(&lo, coarse_hash, 8)
-        memcpy(&hi, coarse_hash + 8, 8)
-        slot = self._coarse_slot(lo, hi, shape)
-        if slot[0] == 0:
-            coarse = &self.coarse[self.coarse_count]
-            coarse.lo = lo
-            coarse.hi = hi
-            coarse.shape = shape
-            coarse.key = key
-            coarse.cut = 0
-            self.coarse_count += 1
-            slot[0] = <uint32_t>self.coarse_count
-        return slot[0] - 1
-
     def name_customers(self, int64_t first_key, uintptr_t codes, int64_t count):
         """Tells the customer (an int32 code of the caller's) of the keys from `first_key` on."""
         cdef const int32_t *code = <const int32_t *>codes
         cdef int64_t i
-        if first_key + count != self.key_count:
+        if first_key + count != self.keys.count:
             raise ValueError("a customer must be named for each new key")
         for i in range(count):
-            self.keys[first_key + i].customer = code[i]
+            self.keys.keys[first_key + i].customer = code[i]
 
     # -- the kernel
 
-    cdef int64_t _add(
-        self, int64_t first, int64_t rows, const uint32_t *selection, const int64_t *time_us, const char *fingerprint,
-        const char *payload, const char *dims, const char *coarse, const int32_t *starts, const int32_t *meter, const int32_t *number,
-        const int64_t *quantity, const char *amount, const uint8_t *flag, const char *request_amount,
-        uint32_t *new_rows, int64_t *new_count, int *error,
-    ) noexcept nogil:
+    cdef int64_t _add(self, Batch *batch, int64_t first, uint32_t *new_rows, int64_t *new_count, int *error) noexcept nogil:
         """Adds rows from `first` on; stops (and returns where) before a row whose shape is unknown."""
-        cdef int64_t at = first, n, b, j, row, k, raw_number = -1
-        cdef int64_t row_of[BLOCK]
-        cdef int64_t place_of[BLOCK]
-        cdef int64_t raw_of[BLOCK]
-        cdef uint64_t hash_of[BLOCK]
-        cdef uint32_t window_of[BLOCK]
-        cdef u128 digest_of[BLOCK]
+        cdef int64_t at = first
+        cdef Run run
+        run.raw_number = -1
+        run.unknown = False
+        while at < batch.rows and not run.unknown:
+            self._look_up(batch, at, &run)
+            error[0] = groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX)) or keys_reserve(&self.keys, run.rows)
+            if error[0]:
+                return at
+            self._place(batch, &run, new_rows, new_count)
+            error[0] = self._sum(batch, &run)
+            if error[0]:
+                return at
+            at += run.rows
+        return at
+
+    cdef void _look_up(self, Batch *batch, int64_t at, Run *run) noexcept nogil:
+        """Rows from `at` on: shape, window, hash and digest of each; up to BLOCK of them, or to the first unknown shape."""
+        cdef int64_t n = 0, j, k, row
         cdef uint32_t items[METERS_MAX]
         cdef uint64_t lo, hi
-        cdef uint32_t key
-        cdef Entry *entry
-        cdef Record *record
-        cdef RawShape *raw
-        cdef char *sums
-        cdef bint unknown = False
-        while at < rows and not unknown:
-            n = 0
-            while n < BLOCK and at + n < rows:
-                row = selection[at + n] if selection != NULL else at + n
-                k = starts[row + 1] - starts[row]
-                if k > METERS_MAX:
-                    unknown = True  # `add` refuses it
+        while n < BLOCK and at + n < batch.rows:
+            row = batch.selection[at + n] if batch.selection != NULL else at + n
+            k = batch.starts[row + 1] - batch.starts[row]
+            run.unknown = k > METERS_MAX  # which `add` refuses
+            if run.unknown:
+                break
+            for j in range(k):
+                items[j] = <uint32_t>(
+                    batch.number[batch.meter[batch.starts[row] + j]] << 1
+                    | (batch.flag[batch.starts[row] + j] == FLAG_UNPRICED)
+                )
+            if run.raw_number < 0 or self.raw_shapes[run.raw_number].count != k or memcmp(
+                self.raw_shapes[run.raw_number].items, items, 4 * k
+            ):
+                run.raw_number = <int64_t>self.raw_table[self._raw_slot(items, k)] - 1
+                run.unknown = run.raw_number < 0
+                if run.unknown:
                     break
-                for j in range(k):
-                    items[j] = <uint32_t>(
-                        number[meter[starts[row] + j]] << 1 | (flag[starts[row] + j] == FLAG_UNPRICED)
-                    )
-                if raw_number < 0 or self.raw_shapes[raw_number].count != k or memcmp(
-                    self.raw_shapes[raw_number].items, items, 4 * k
-                ):
-                    raw_number = <int64_t>self.raw_table[self._raw_slot(items, k)] - 1
-                    if raw_number < 0:
-                        unknown = True
-                        break
-                raw_of[n] = raw_number
-                row_of[n] = row
-                window_of[n] = <uint32_t>(time_us[row] // 60000000)
-                memcpy(&lo, dims + 16 * row, 8)
-                memcpy(&hi, dims + 16 * row + 8, 8)
-                hash_of[n] = entry_hash(lo, hi, self.raw_shapes[raw_number].shape, window_of[n])
-                prefetch(&self.minutes.entries[hash_of[n] & self.minutes.mask])
-                digest_of[n] = hash_pair(u128_load(fingerprint + 16 * row), u128_load(payload + 16 * row))
-                n += 1
-            error[0] = groups_reserve(&self.minutes, n, record_bytes(METERS_MAX)) or self._reserve_keys(n)
-            if error[0]:
-                return at
-            for b in range(n):
-                row = row_of[b]
-                raw = &self.raw_shapes[raw_of[b]]
-                memcpy(&lo, dims + 16 * row, 8)
-                memcpy(&hi, dims + 16 * row + 8, 8)
-                entry = groups_find(&self.minutes, hash_of[b], lo, hi, raw.shape, window_of[b])
-                if entry.place_plus_one:
-                    place_of[b] = entry.place_plus_one - 1
-                else:
-                    key = self._key_of(
-                        lo, hi, raw.shape, coarse + 16 * row, <uint32_t>row, new_rows, new_count
-                    )
-                    place_of[b] = groups_begin(
-                        &self.minutes, entry, lo, hi, raw.shape, window_of[b], key, record_bytes(raw.count)
-                    )
-                prefetch(self.minutes.records + place_of[b])
-                prefetch(self.minutes.records + place_of[b] + 64)
-            for b in range(n):
-                row = row_of[b]
-                raw = &self.raw_shapes[raw_of[b]]
-                k = raw.count
-                record = <Record *>(self.minutes.records + place_of[b])
-                sums = self.minutes.records + place_of[b] + HEADER
-                record.events += 1
-                u128_store(record.digest, u128_wrapping_add(u128_load(record.digest), digest_of[b]))
-                for j in range(k):
-                    error[0] |= add_at(sums + 16 * raw.place[j], i128_from_int64(quantity[starts[row] + j]))
-                    error[0] |= add_at(
-                        sums + 16 * (k + 1 + raw.place[j]), i128_load(amount + 16 * (starts[row] + j))
-                    )
-                error[0] |= add_at(sums + 16 * k, i128_load(request_amount + 16 * row))
-            if error[0]:
-                return at
-            at += n
-        return at
+            run.row[n] = row
+            run.raw[n] = run.raw_number
+            run.window[n] = <uint32_t>(batch.time_us[row] // 60000000)
+            memcpy(&lo, batch.dims + 16 * row, 8)
+            memcpy(&hi, batch.dims + 16 * row + 8, 8)
+            run.hashed[n] = entry_hash(lo, hi, self.raw_shapes[run.raw_number].shape, run.window[n])
+            prefetch(&self.minutes.entries[run.hashed[n] & self.minutes.mask])
+            run.digest[n] = hash_pair(u128_load(batch.fingerprint + 16 * row), u128_load(batch.payload + 16 * row))
+            n += 1
+        run.rows = n
+
+    cdef void _place(self, Batch *batch, Run *run, uint32_t *new_rows, int64_t *new_count) noexcept nogil:
+        """The record of each row, begun where there is none. Room must have been reserved."""
+        cdef int64_t n, row
+        cdef uint64_t lo, hi
+        cdef uint32_t key
+        cdef bint is_new
+        cdef Entry *entry
+        cdef RawShape *raw
+        for n in range(run.rows):
+            row = run.row[n]
+            raw = &self.raw_shapes[run.raw[n]]
+            memcpy(&lo, batch.dims + 16 * row, 8)
+            memcpy(&hi, batch.dims + 16 * row + 8, 8)
+            entry = groups_find(&self.minutes, run.hashed[n], lo, hi, raw.shape, run.window[n])
+            if entry.place_plus_one:
+                run.place[n] = entry.place_plus_one - 1
+            else:
+                key = key_number(&self.keys, lo, hi, raw.shape, batch.coarse + 16 * row, &is_new)
+                if is_new:
+                    new_rows[new_count[0]] = <uint32_t>row
+                    new_count[0] += 1
+                run.place[n] = groups_begin(
+                    &self.minutes, entry, lo, hi, raw.shape, run.window[n], key, record_bytes(raw.count)
+                )
+            prefetch(self.minutes.records + run.place[n])
+            prefetch(self.minutes.records + run.place[n] + 64)
+
+    cdef int _sum(self, Batch *batch, Run *run) noexcept nogil:
+        """Adds each row to its record."""
+        cdef int64_t n, j, k, row, item
+        cdef RawShape *raw
+        cdef Record *record
+        cdef char *sums
+        cdef int error = 0
+        for n in range(run.rows):
+            row = run.row[n]
+            raw = &self.raw_shapes[run.raw[n]]
+            k = raw.count
+            record = <Record *>(self.minutes.records + run.place[n])
+            sums = <char *>record + HEADER
+            record.events += 1
+            u128_store(record.digest, u128_wrapping_add(u128_load(record.digest), run.digest[n]))
+            for j in range(k):
+                item = batch.starts[row] + j
+                error |= add_at(sums + 16 * raw.place[j], i128_from_int64(batch.quantity[item]))
+                error |= add_at(sums + 16 * (k + 1 + raw.place[j]), i128_load(batch.amount + 16 * item))
+            error |= add_at(sums + 16 * k, i128_load(batch.request_amount + 16 * row))
+        return error
 
     def add(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, uintptr_t fingerprint, uintptr_t payload,
@@ -458,32 +374,38 @@ cdef class Combiner:
         `name_customers` must follow. Raises OverflowError and MemoryError.
         """
         cdef int64_t done = 0, new_count = 0, row, j
-        cdef const int32_t *starts = <const int32_t *>usage_offsets
-        cdef const int32_t *meter = <const int32_t *>meter_index
-        cdef const int32_t *number = <const int32_t *>meter_numbers
-        cdef const uint8_t *flag = <const uint8_t *>flags
         cdef int error = 0
+        cdef Batch batch
+        batch.rows = rows
+        batch.selection = <const uint32_t *>selection
+        batch.time_us = <const int64_t *>event_time_us
+        batch.fingerprint = <const char *>fingerprint
+        batch.payload = <const char *>payload
+        batch.dims = <const char *>dims
+        batch.coarse = <const char *>coarse
+        batch.starts = <const int32_t *>usage_offsets
+        batch.meter = <const int32_t *>meter_index
+        batch.number = <const int32_t *>meter_numbers
+        batch.quantity = <const int64_t *>quantities
+        batch.amount = <const char *>amounts
+        batch.flag = <const uint8_t *>flags
+        batch.request_amount = <const char *>request_amounts
         while True:
             with nogil:
-                done = self._add(
-                    done, rows, <const uint32_t *>selection, <const int64_t *>event_time_us, <const char *>fingerprint,
-                    <const char *>payload, <const char *>dims, <const char *>coarse, starts, meter, number, <const int64_t *>quantities,
-                    <const char *>amounts, flag, <const char *>request_amounts, <uint32_t *>new_rows, &new_count,
-                    &error,
-                )
+                done = self._add(&batch, done, <uint32_t *>new_rows, &new_count, &error)
             if error == ERROR_MEMORY:
                 raise MemoryError("no memory for the windows of a block")
             if error:
                 raise OverflowError("a 128-bit sum of a window")
             if done == rows:
                 return new_count
-            row = (<const uint32_t *>selection)[done] if selection else done
-            if starts[row + 1] - starts[row] > METERS_MAX:
+            row = batch.selection[done] if selection else done
+            if batch.starts[row + 1] - batch.starts[row] > METERS_MAX:
                 raise ValueError(f"an event has more than {METERS_MAX} meters")
             self._learn_shape(
                 tuple([
-                    number[meter[j]] << 1 | (1 if flag[j] == FLAG_UNPRICED else 0)
-                    for j in range(starts[row], starts[row + 1])
+                    batch.number[batch.meter[j]] << 1 | (1 if batch.flag[j] == FLAG_UNPRICED else 0)
+                    for j in range(batch.starts[row], batch.starts[row + 1])
                 ])
             )
 
@@ -505,12 +427,12 @@ cdef class Combiner:
         self.cuts += 1
         for i in range(self.minutes.count):
             if i + 8 < self.minutes.count:
-                prefetch(&self.keys[record_at(&self.minutes, i + 8).key])
+                prefetch(&self.keys.keys[record_at(&self.minutes, i + 8).key])
             record = record_at(&self.minutes, i)
-            key = &self.keys[record.key]
+            key = &self.keys.keys[record.key]
             k = self.shapes[key.shape].meters
             window = record.window // 1440
-            coarse = &self.coarse[key.coarse]
+            coarse = &self.keys.coarse[key.coarse]
             if coarse.cut != self.cuts or coarse.day != window:
                 error = self._open_day(coarse, window, record_bytes(k))
                 if error:
@@ -570,7 +492,7 @@ cdef class Combiner:
     cdef int64_t _rows(self, Groups *groups) noexcept nogil:
         cdef int64_t i, total = 0
         for i in range(groups.count):
-            total += self.shapes[self.keys[record_at(groups, i).key].shape].groups
+            total += self.shapes[self.keys.keys[record_at(groups, i).key].shape].groups
         return total
 
     def block_totals(self):
@@ -632,9 +554,9 @@ cdef class Combiner:
         key_bits = 64 - window_bits - bits(<uint64_t>customers)
         for i in range(groups.count):
             if i + 8 < groups.count:
-                prefetch(&self.keys[record_at(groups, i + 8).key])
+                prefetch(&self.keys.keys[record_at(groups, i + 8).key])
             record = record_at(groups, i)
-            key = &self.keys[record.key]
+            key = &self.keys.keys[record.key]
             for g in range(self.shapes[key.shape].groups):
                 store_key = self._store_key(groups == &self.days, key, slot_hash + 16 * (start[key.shape] + g))
                 self.leaving[n].order = (
@@ -666,15 +588,15 @@ cdef class Combiner:
         """What the store knows a row by: the hash of its dimensions (of a day row, without project and model) and slots."""
         cdef char dims[16]
         if day:
-            memcpy(dims, &self.coarse[key.coarse].lo, 8)
-            memcpy(dims + 8, &self.coarse[key.coarse].hi, 8)
+            memcpy(dims, &self.keys.coarse[key.coarse].lo, 8)
+            memcpy(dims + 8, &self.keys.coarse[key.coarse].hi, 8)
         else:
             memcpy(dims, &key.lo, 8)
             memcpy(dims + 8, &key.hi, 8)
         return hash_pair(u128_load(dims), u128_load(slot_hash))
 
     cdef inline u128 _leaving_key(self, Groups *groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
-        cdef Key *key = &self.keys[record_at(groups, <int64_t>(row.what >> 16)).key]
+        cdef Key *key = &self.keys.keys[record_at(groups, <int64_t>(row.what >> 16)).key]
         return self._store_key(
             groups == &self.days, key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF))
         )
@@ -718,11 +640,11 @@ cdef class Combiner:
                     prefetch(record)
                     prefetch(<char *>record + 64)
                 if i + 8 < rows:
-                    prefetch(&self.keys[record_at(groups, <int64_t>(self.leaving[first + i + 8].what >> 16)).key])
+                    prefetch(&self.keys.keys[record_at(groups, <int64_t>(self.leaving[first + i + 8].what >> 16)).key])
                 row = self.leaving[first + i]
                 group = <int64_t>(row.what & 0xFFFF)
                 record = record_at(groups, <int64_t>(row.what >> 16))
-                key = &self.keys[record.key]
+                key = &self.keys.keys[record.key]
                 k = self.shapes[key.shape].meters
                 sums = <char *>record + HEADER
                 customer[i] = <int32_t>key.customer
@@ -766,8 +688,8 @@ cdef class Combiner:
     def count_keys(self, bint coarse, int64_t first):
         """How many store keys the keys (or coarse keys) from `first` on have."""
         cdef int64_t number, total = 0
-        for number in range(first, self.coarse_count if coarse else self.key_count):
-            total += self.shapes[self.coarse[number].shape if coarse else self.keys[number].shape].groups
+        for number in range(first, self.keys.coarse_count if coarse else self.keys.count):
+            total += self.shapes[self.keys.coarse[number].shape if coarse else self.keys.keys[number].shape].groups
         return total
 
     def write_keys(self, bint coarse, int64_t first, uintptr_t numbers, uintptr_t keys, uintptr_t slot_row):
@@ -782,9 +704,9 @@ cdef class Combiner:
         cdef const char *slot_hash = hashes
         cdef int64_t *start = self._slot_starts()
         with nogil:
-            for i in range(first, self.coarse_count if coarse else self.key_count):
-                number = self.coarse[i].key if coarse else i
-                key = &self.keys[number]
+            for i in range(first, self.keys.coarse_count if coarse else self.keys.count):
+                number = self.keys.coarse[i].key if coarse else i
+                key = &self.keys.keys[number]
                 for g in range(self.shapes[key.shape].groups):
                     number_out[n] = <int32_t>number
                     u128_store(
