@@ -1,6 +1,7 @@
 """One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BACKLOG`, as only the supervisor calls it.
 
-It owns nothing: lock, term and balance are the supervisor's. It may die at any time, by itself or because the supervisor went: the next attempt goes on from the last epoch.
+It owns nothing: lock, term and balance are the supervisor's. It may die at any time, by itself or because the
+supervisor went: the next attempt goes on from the last epoch.
 """
 
 import os
