@@ -120,7 +120,7 @@ class Job:
         """The logic of one shard, from its snapshot or new."""
         dedup = self.config.dedup
         make = MakeDeduplicator(self.directory.shard, dedup.horizon_us, dedup.generations)
-        return DeduplicateLogic(make, resume_state)
+        return DeduplicateLogic(make, resume_state, self.last_blocks)
 
     def rate(self, judged: Judged) -> Rated:
         """Amounts of the accepted events. A compiled book belongs to one worker thread."""

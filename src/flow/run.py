@@ -27,6 +27,7 @@ from .prices.book import PriceBook, load_price_book
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
+from .state.manifest import DamagedManifest
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .store.client import StoreClient, connect
 from .store.fence import Term, check_term, take_term
@@ -193,6 +194,8 @@ def _run_dataflow(job: Job, workers: int, addresses: Sequence[str], process: int
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TallyflowError):
             cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, DamagedManifest):
+            raise StateError(f"{job.directory.recovery}: {cause}") from None
         if cause is not None:
             raise cause from None
         raise _engine_error(job.directory.recovery, str(error)) from error

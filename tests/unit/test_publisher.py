@@ -31,7 +31,7 @@ def publish(refusals: list[StoreUnavailable]) -> list[float]:
             raise refusals.pop(0)
 
     store: Any = type("Store", (), {"close": lambda self: None})()
-    outbox: Any = type("Outbox", (), {"check": lambda self, block: None, "done": lambda self, block: None})()
+    outbox: Any = type("Outbox", (), dict.fromkeys(("check", "begin", "done"), lambda self, block: None))()
     publisher = Publisher(lambda: store, fence)
     waits: Any = Waits()
     publisher._abandoned = waits

@@ -1,10 +1,12 @@
 """Blocks on disk, between the epoch that cut them and the store that takes them.
 
-    <writer>-<block>.json                  the block: its files, their tables, lengths and checksums
+    <writer>-<block>.json                  the block: its files, their tables, lengths and checksums; its own checksum
     <writer>-<block>-<n>-<table>.arrow     the rows, in the order in which they are published
+    <writer>-<block>.begun                 there while it is being published
 
-A block is *cut* when its files are written and synced, *frozen* when the epoch is committed (its content can then never change), and
-gone once the store has it. The json is deleted first, so that a block without it needs nothing more than sweeping up.
+A block is *cut* when its files are written and synced, *frozen* when the epoch is committed (its content can then
+never change), and gone once the store has it. The json is deleted first, so that a block without it needs nothing
+more than sweeping up.
 """
 
 import json
@@ -62,6 +64,9 @@ class Outbox:
     def _json(self, number: int) -> Path:
         return self.folder / f"{self._writer}-{number:010d}.json"
 
+    def _begun(self, number: int) -> Path:
+        return self.folder / f"{self._writer}-{number:010d}.begun"
+
     def cut(self, number: int, tables: Iterable[tuple[str, pa.Table]]) -> Block:
         """Writes a block, synced file by file, its json last. Raises StateError."""
         files = []
@@ -71,8 +76,8 @@ class Outbox:
             files.append(_write_arrow(self.folder / name, table, rows.select(schema.names).cast(schema)))
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
-        body = {"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]}
-        write_whole(self._json(number), json.dumps(body).encode())
+        body = json.dumps({"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]})
+        write_whole(self._json(number), f"{body}\n{zlib.crc32(body.encode())}\n".encode())
         point("outbox.after_json")
         return block
 
@@ -80,7 +85,10 @@ class Outbox:
         """The block of this number, or None where it was published already. Raises StateError if it is damaged."""
         path = self._json(number)
         try:
-            body = json.loads(path.read_bytes())
+            line, checksum = path.read_bytes().splitlines()
+            if zlib.crc32(line) != int(checksum):
+                raise ValueError("checksum")
+            body = json.loads(line)
             files = tuple(BlockFile(*file) for file in body["files"])
             return Block(body["lineage"], self._writer, number, files)
         except FileNotFoundError:
@@ -90,12 +98,14 @@ class Outbox:
         except (ValueError, TypeError, KeyError) as error:
             raise StateError(f"{path}: damaged ({error}); restore the state directory from a backup") from error
 
-    def resume(self, last: int | None) -> list[Block]:
+    def resume(self, last: int | None, in_store: int | None = None) -> list[Block]:
         """The frozen blocks that still wait, oldest first; deletes what no commit covers.
 
-        `last` is the block of the last committed epoch, None where no epoch was committed.
+        `last` is the block of the last committed epoch, None where no epoch was committed; `in_store` the last that
+        the store has, None if that is not known. Raises StateError, naming the file, if one is damaged or missing.
         """
         make_folder(self.folder)
+        self._refuse_begun(last or 0)
         waiting = []
         for path in sorted(self.folder.glob(f"{self._writer}-*.json")):
             number = int(path.stem.rpartition("-")[2])
@@ -103,6 +113,13 @@ class Outbox:
                 path.unlink()
             elif (block := self.read(number)) is not None:
                 waiting.append(block)
+        if last is not None and in_store is not None:
+            missing = set(range(in_store + 1, last + 1)) - {block.number for block in waiting}
+            if missing:
+                raise StateError(
+                    f"{self._json(min(missing))}: missing, and the store does not have this block; restore the state "
+                    "directory from a backup, or replay the source into a new lineage"
+                )
         wanted = {file.name for block in waiting for file in block.files}
         for path in self.folder.glob(f"{self._writer}-*.arrow"):
             if path.name not in wanted:
@@ -110,6 +127,26 @@ class Outbox:
         for path in self.folder.glob(f"{self._writer}-*.tmp"):  # not another writer's, which may be at work
             path.unlink()
         return waiting
+
+    def _refuse_begun(self, last: int) -> None:
+        """Only committed blocks are published: one behind the last commit means that the recovery store went back."""
+        for path in self.folder.glob(f"{self._writer}-*.begun"):
+            number = int(path.stem.rpartition("-")[2])
+            if number > last:
+                raise StateError(
+                    f"{self.folder.parent}: its recovery store has gone back: {self._writer} is at block {last}, while "
+                    f"block {number} was being published; is a file of it damaged, or from an older backup? Restore "
+                    "the newest, or replay the source into a new lineage"
+                )
+            path.unlink()
+
+    def begin(self, block: Block) -> None:
+        """Its first insert is next: from now on this block can never have other content. Raises StateError."""
+        path = self._begun(block.number)
+        try:
+            path.touch()
+        except OSError as error:
+            raise explain(error, path, "make") from error
 
     def check(self, block: Block) -> None:
         """Raises StateError, naming the file, if one of a block's files is not as it was cut."""
@@ -132,6 +169,7 @@ class Outbox:
         point("publisher.after_json_gone")
         for file in block.files:
             (self.folder / file.name).unlink(missing_ok=True)
+        self._begun(block.number).unlink(missing_ok=True)
 
 
 def _write_arrow(path: Path, table: str, rows: pa.Table) -> BlockFile:

@@ -86,6 +86,7 @@ class Publisher:
             self._client = self._connect()
         self._fence(self._client)
         outbox.check(block)
+        outbox.begin(block)
         for n, file in enumerate(block.files):
             point("publisher.before_insert")
             columns, path = TABLES[file.table].names, outbox.folder / file.name

@@ -39,9 +39,9 @@ class Writer:
         publisher: Publisher,
         clock: Callable[[], int],
         keys_max: int,
-        block_in_store: int = 0,
+        block_in_store: int | None = None,
     ) -> None:
-        """`block_in_store` is the last block that the store has of this writer."""
+        """`block_in_store` is the last block that the store has of this writer, None if that is not known."""
         self._lineage = lineage
         self._writer = writer
         self._builder = BlockBuilder(currency, keys_max)
@@ -71,7 +71,7 @@ class Writer:
         """
         last = manifest["block"] if manifest else None
         self._last = last or 0
-        if self._last < self._block_in_store:
+        if self._block_in_store is not None and self._last < self._block_in_store:
             raise StateError(
                 f"{self._outbox.folder.parent}: is older than the store: {self._writer} is at block {self._last}, the "
                 f"store has block {self._block_in_store}; is it an old copy, or did another process go on with a newer "
@@ -81,7 +81,7 @@ class Writer:
         self.totals_before = Counter(self.totals)
         self.quantity = manifest["quantity"] if manifest else 0
         self.amount_femto = manifest["amount_femto"] if manifest else 0
-        for block in self._outbox.resume(last):
+        for block in self._outbox.resume(last, self._block_in_store):
             self._publisher.submit(self._outbox, block)
         if self._ledger is not None:
             self._ledger.resume(manifest["ledger"] if manifest else None)

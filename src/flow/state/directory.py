@@ -116,6 +116,8 @@ class StateDirectory:
         """
         path = self.path / "lineage.json"
         if not path.exists():
+            if self.recovery.exists():
+                raise StateError(f"{path}: missing, beside the state of a lineage; restore it from a backup")
             begun = Lineage(uuid.uuid4().hex, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", shards, currency, horizon_us)
             write_whole(path, json.dumps({"format": FORMAT, **begun.__dict__}, indent=1).encode())
             return begun

@@ -1,11 +1,13 @@
-"""The ledger: every accepted event, kept as Parquet. Written like all other state: appended, synced, cut back on resume.
+"""The ledger: every accepted event, as Parquet; written like all other state: appended, synced, cut back on resume.
 
-A writer appends each epoch's events as one Arrow stream to its open file `open/<writer>-<number>.arrows`; the manifest holds the
-length. A file that has grown to its size or into another hour is closed with its epoch, and sealed (rewritten as one Parquet file)
-once that epoch is committed. What is sealed is therefore never cut back, and readers of the folder see whole files only.
+A writer appends each epoch's events as one Arrow stream to its open file `open/<writer>-<number>.arrows`; the manifest
+holds the length and a checksum. A file that has grown to its size or into another hour is closed with its epoch, and
+sealed (rewritten as one Parquet file) once that epoch is committed. What is sealed is therefore never cut back, and
+readers of the folder see whole files only.
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""
 
 _HOUR_US = 3_600_000_000
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class OpenFile:
 
     number: int
     length: int
+    crc32: int
     opened_us: int
     closed: bool = False
 
@@ -70,6 +74,7 @@ class LedgerWriter:
                 self.path(file.number).unlink(missing_ok=True)
                 continue
             cut_back(self.path(file.number), file.length)
+            _check(self.path(file.number), file)
             self._files.append(file)
         kept = {self.path(file.number) for file in self._files}
         for path in self._open.glob(f"{self._lineage}-{self._writer}-*.arrows"):
@@ -85,7 +90,7 @@ class LedgerWriter:
         if self._batches:
             file = next((file for file in self._files if not file.closed), None)
             if file is None:
-                file = OpenFile(self._next, 0, now_us)
+                file = OpenFile(self._next, 0, 0, now_us)
                 self._next += 1
                 self._files.append(file)
             content = _stream(self._batches)
@@ -97,7 +102,9 @@ class LedgerWriter:
             self._batches = []
             length = file.length + len(content)
             closed = length >= self._file_bytes or now_us // _HOUR_US != file.opened_us // _HOUR_US
-            self._files[self._files.index(file)] = OpenFile(file.number, length, file.opened_us, closed)
+            self._files[self._files.index(file)] = OpenFile(
+                file.number, length, zlib.crc32(content, file.crc32), file.opened_us, closed
+            )
         return self._manifest()
 
     def _manifest(self) -> dict[str, Any]:
@@ -132,6 +139,21 @@ class LedgerWriter:
             raise explain(error, target, "seal the ledger file") from error
 
 
+def _check(path: Path, file: OpenFile) -> None:
+    """Raises StateError if an open file is not what was appended to it: Arrow's own format would not tell."""
+    crc32 = 0
+    try:
+        with path.open("rb") as content:
+            while piece := content.read(_PIECE_BYTES):
+                crc32 = zlib.crc32(piece, crc32)
+    except OSError as error:
+        raise explain(error, path, "read") from error
+    if crc32 != file.crc32:
+        raise StateError(
+            f"{path}: damaged (checksum); restore it from a backup, or replay the source into a new lineage"
+        )
+
+
 def _stream(batches: list[pa.RecordBatch]) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -149,7 +171,9 @@ def _streams(path: Path, length: int) -> Iterator[pa.Table]:
                 with pa.ipc.open_stream(file) as reader:
                     yield reader.read_all()
             except pa.ArrowInvalid as error:
-                raise StateError(f"{path}: damaged ({error}); restore it from a backup, or replay the source") from error
+                raise StateError(
+                    f"{path}: damaged ({error}); restore it from a backup, or replay the source"
+                ) from error
 
 
 def ledger_files(folder: Path) -> list[Path]:

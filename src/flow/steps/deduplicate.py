@@ -1,5 +1,6 @@
 """Deduplication of one shard, and the state that it keeps across restarts."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from bytewax.operators import StatefulBatchLogic
 from ..errors import StateError
 from ..faults import point
 from ..kernels import FingerprintSet, Rows, Verdicts
-from ..state.manifest import seal, unseal
+from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import SegmentFiles
 from .route import Routed
 
@@ -101,8 +102,10 @@ class Deduplicator:
 class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
     """The Bytewax shell of a Deduplicator. Bytewax tells a logic no key: a new one learns it from its first batch."""
 
-    def __init__(self, make: "MakeDeduplicator", resume_state: bytes | None) -> None:
+    def __init__(self, make: "MakeDeduplicator", resume_state: bytes | None, begun: Collection[str] = ()) -> None:
+        """`begun`: shards that have published, of which a snapshot was therefore committed, and has to be there."""
         self._make = make
+        self._begun = begun
         self._shard: Deduplicator | None = None
         if resume_state is not None:
             manifest = unseal(resume_state, MANIFEST, "recovery store, step deduplicate")
@@ -111,7 +114,13 @@ class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
 
     def on_batch(self, values: list[Routed]) -> tuple[list[Judged], bool]:
         if self._shard is None:
-            self._shard = self._make(values[0].shard)
+            shard = values[0].shard
+            if shard in self._begun:
+                raise DamagedManifest(
+                    f"recovery store, step deduplicate, {shard}: missing, and the shard has published before; restore "
+                    "it from a backup, or start a new lineage"
+                )
+            self._shard = self._make(shard)
             self._shard.start_empty()
         return [self._shard.judge(routed) for routed in values], StatefulBatchLogic.RETAIN
 
