@@ -273,7 +273,7 @@ def _read_parquet(path: Path, progress: Progress, batch_rows: int) -> Iterator[I
             rows = file.metadata.row_group(group).num_rows
             if row + rows > progress.position:
                 yield from _slices(
-                    path, row, file.iter_batches(batch_rows, row_groups=[group], use_threads=False), progress, batch_rows
+                    path, row, file.iter_batches(batch_rows, row_groups=[group]), progress, batch_rows
                 )
             row += rows
 
