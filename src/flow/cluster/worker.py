@@ -11,10 +11,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
-from ..errors import EngineStopped, TallyflowError
+from ..errors import EngineStopped, StateError, TallyflowError
 from ..run import make_job, work
 from ..state.directory import StateDirectory
+from ..state.manifest import DamagedManifest
 from .failure import FirstFailure
 from .task import Backlog, Task, read_paper, write_paper
 
@@ -46,13 +48,15 @@ def main(lock: int, paper: int, backlog: int) -> None:
         first.watch(job.sink)
         write_paper(paper, work(job, task.threads, task.addresses, task.process))
     except TallyflowError as error:
-        write_paper(paper, _explained(error, first.error))
+        write_paper(paper, _explained(error, first.error, task.config.state_dir))
 
 
-def _explained(error: TallyflowError, first: Exception | None) -> TallyflowError:
+def _explained(error: TallyflowError, first: Exception | None, state_dir: Path) -> TallyflowError:
     """What a step raised, if Bytewax lost it."""
     if not isinstance(error, EngineStopped) or first is None:
         return error
+    if isinstance(first, DamagedManifest):
+        return StateError(f"{StateDirectory(state_dir).recovery}: {first}")
     if isinstance(first, TallyflowError):
         return first
     traceback.print_exception(first)  # a defect: whoever mends it needs to see where
