@@ -1,12 +1,15 @@
-"""From Parquet to committed rollups: Tallyflow, one worker, beside DuckDB on one thread, on the same file in the same run.
+"""From Parquet to committed rollups: Tallyflow, one worker, beside DuckDB on one thread, on the same file in the same
+run.
 
-Both remove duplicates by id, charge exactly, roll up by minute, and leave that committed on disk: DuckDB one table in a database file, Tallyflow
-minute and day rollups, keys, balance, recovery state and fingerprints, published and checked. The runs are interleaved, and the figure is the ratio of the medians.
+Both remove duplicates by id, charge exactly, roll up by minute, and leave that committed on disk: DuckDB one table in
+a database file, Tallyflow minute and day rollups, keys, balance, recovery state and fingerprints, published and
+checked. The runs are interleaved, and the figure is the ratio of the medians.
 
     python benchmarks/columnar.py [--events 10000000] [--minutes 3] [--repeat 3] [--data FOLDER]
 
-The workload: 10,000 customers (Zipf 1.3), 5 projects, 12 features, 24 models, 5 regions, 3 meters, ids of 36 characters, 1 % duplicates;
-3 minutes of it leave about three events and a half for each minute and combination of dimensions.
+The workload: 10,000 customers (Zipf 1.3), 5 projects, 12 features, 24 models, 5 regions, 3 meters, ids of 36
+characters, 1 % duplicates; 3 minutes of it leave about three events and a half for each minute and combination of
+dimensions.
 """
 
 import argparse
@@ -60,7 +63,9 @@ def write_events(path: Path, events: int, minutes: int) -> None:
             original = np.maximum(row - random.integers(1, DUPLICATE_DISTANCE_MAX, rows), 0)
             duplicate = random.random(rows) < 0.01
             duplicate &= ~duplicate[original] & (original != row)
-            of = np.where(duplicate, original, row)  # a duplicate has identity and payload of its original, not its time
+            of = np.where(
+                duplicate, original, row
+            )  # a duplicate has identity and payload of its original, not its time
             ids = digits[random.integers(0, 16, (rows, 36), dtype=np.uint8)]
             ids[:, [8, 13, 18, 23]] = ord("-")
             offsets = np.arange(0, 36 * (rows + 1), 36, dtype=np.int32)
@@ -116,9 +121,10 @@ connection.execute('''
     CREATE TABLE rollup AS
     SELECT window_start, customer, project, feature, model, region, count(*) AS events,
            sum(input_tokens) AS qa, sum(cached_input_tokens) AS qb, sum(output_tokens) AS qc,
-           sum(input_tokens::HUGEINT * a) AS aa, sum(cached_input_tokens::HUGEINT * b) AS ab, sum(output_tokens::HUGEINT * c) AS ac
-    FROM (SELECT time_bucket(INTERVAL 1 minute, time) AS window_start, * FROM (SELECT DISTINCT ON (source, id) * FROM read_parquet(?)))
-    JOIN prices USING (model) GROUP BY ALL''', [sys.argv[1]])
+           sum(input_tokens::HUGEINT * a) AS aa, sum(cached_input_tokens::HUGEINT * b) AS ab,
+           sum(output_tokens::HUGEINT * c) AS ac
+    FROM (SELECT time_bucket(INTERVAL 1 minute, time) AS window_start, * FROM (SELECT DISTINCT ON (source, id) * FROM
+    read_parquet(?))) JOIN prices USING (model) GROUP BY ALL''', [sys.argv[1]])
 connection.execute("CHECKPOINT")
 print(json.dumps([str(n) for n in connection.execute("SELECT sum(events), sum(aa + ab + ac) FROM rollup").fetchone()]))
 """
@@ -136,7 +142,8 @@ def price_file() -> str:
     lines = ["currency: USD", "prices:"]
     for meter, rates in RATES_FEMTO.items():
         lines += [
-            f'  - {{model: model-{n:02d}, meter: {meter}, from: 2026-01-01T00:00:00Z, per: 1_000_000, price: "{rate}e-9"}}'
+            f"  - {{model: model-{n:02d}, meter: {meter}, from: 2026-01-01T00:00:00Z, per: 1_000_000, "
+            f'price: "{rate}e-9"}}'
             for n, rate in enumerate(rates)
         ]
     return "\n".join(lines) + "\n"
@@ -176,7 +183,11 @@ def main() -> None:
             for side, several in runs.items():
                 folder = Path(scratch) / f"{number}-{side.split(',')[0]}"
                 folder.mkdir()
-                run = run_duckdb(events, folder) if side.startswith("Duck") else run_tallyflow(events, folder, options.epoch)
+                run = (
+                    run_duckdb(events, folder)
+                    if side.startswith("Duck")
+                    else run_tallyflow(events, folder, options.epoch)
+                )
                 several.append(run)
     answers = {(run.events, run.amount_femto) for several in runs.values() for run in several}
     if len(answers) != 1:
@@ -196,11 +207,23 @@ def report(runs: dict[str, list[Run]], options: argparse.Namespace) -> None:
         cpu = median(run.cpu_seconds / run.seconds for run in several)
         resident = max(run.resident_mib for run in several)
         table.add_row(side, f"{base / medians[side]:.2f}", f"{cpu:.2f}", f"{resident:,} MiB")
-        rows.append({"side": side, "ratio": round(base / medians[side], 3), "cpu_to_wall": round(cpu, 3), "resident_mib": resident})
+        rows.append(
+            {
+                "side": side,
+                "ratio": round(base / medians[side], 3),
+                "cpu_to_wall": round(cpu, 3),
+                "resident_mib": resident,
+            }
+        )
     Console().print(table)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"columnar-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps({"events": options.events, "minutes": options.minutes, "epoch": options.epoch, "sides": rows}, indent=1) + "\n")
+    path.write_text(
+        json.dumps(
+            {"events": options.events, "minutes": options.minutes, "epoch": options.epoch, "sides": rows}, indent=1
+        )
+        + "\n"
+    )
     print(f"written to {path}", file=sys.stderr)
 
 

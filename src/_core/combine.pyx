@@ -1,11 +1,14 @@
-"""Grouped 128-bit sums: rated events into one row a (dimensions, meters, window), and those rows out in the store's order.
+"""Grouped 128-bit sums: rated events into one row a (dimensions, meters, window), and those rows out in the store's
+order.
 
-Memory: a *shape* is the ordered list of an event's meters, each with or without a price; events of one shape and one set of dimensions
-share a *key*. The sums of a key and window are a record of groups.pxd. The first amount belongs to the implicit meter `requests`, whose quantity is the number of events. A row of the store has four slots of
-meters, so a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions, currency, its slots' meters).
+Memory: a *shape* is the ordered list of an event's meters, each with or without a price; events of one shape and one
+set of dimensions share a *key*. The sums of a key and window are a record of groups.pxd. The first amount belongs to
+the implicit meter `requests`, whose quantity is the number of events. A row of the store has four slots of meters, so
+a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions, currency, its slots' meters).
 
-Cost: about 45 ns an event with three meters, of which most are cache misses; 100 ns a row leaving. Rows are taken 32 at a time: hash and
-prefetch the entries, find and prefetch the records, then add. Proved by: tests/parity/test_combine.py against tests/oracle/combine.py.
+Cost: about 45 ns an event with three meters, of which most are cache misses; 100 ns a row leaving. Rows are taken 32
+at a time: hash and prefetch the entries, find and prefetch the records, then add. Proved by:
+tests/parity/test_combine.py against tests/oracle/combine.py.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -161,7 +164,8 @@ cdef class Combiner:
         return self.keys.coarse_count
 
     def forget_keys(self):
-        """Starts the tables of keys, shapes and meters anew; only between blocks. The keys in use are then told again, which is harmless."""
+        """Starts the tables of keys, shapes and meters anew; only between blocks. The keys in use are then told
+        again, which is harmless."""
         if self.minutes.count:
             raise ValueError("keys can be forgotten only between two blocks")
         self._forget_keys()
@@ -261,7 +265,9 @@ cdef class Combiner:
 
     # -- the kernel
 
-    cdef int64_t _add(self, Batch *batch, int64_t first, uint32_t *new_rows, int64_t *new_count, int *error) noexcept nogil:
+    cdef int64_t _add(
+        self, Batch *batch, int64_t first, uint32_t *new_rows, int64_t *new_count, int *error
+    ) noexcept nogil:
         """Adds rows from `first` on; stops (and returns where) before a row whose shape is unknown."""
         cdef int64_t at = first
         cdef Run run
@@ -269,7 +275,9 @@ cdef class Combiner:
         run.unknown = False
         while at < batch.rows and not run.unknown:
             self._look_up(batch, at, &run)
-            error[0] = groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX)) or keys_reserve(&self.keys, run.rows)
+            error[0] = (
+                groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX)) or keys_reserve(&self.keys, run.rows)
+            )
             if error[0]:
                 return at
             self._place(batch, &run, new_rows, new_count)
@@ -280,7 +288,8 @@ cdef class Combiner:
         return at
 
     cdef void _look_up(self, Batch *batch, int64_t at, Run *run) noexcept nogil:
-        """Rows from `at` on: shape, window, hash and digest of each; up to BLOCK of them, or to the first unknown shape."""
+        """Rows from `at` on: shape, window, hash and digest of each; up to BLOCK of them, or to the first unknown
+        shape."""
         cdef int64_t n = 0, j, k, row
         cdef uint32_t items[METERS_MAX]
         cdef uint64_t lo, hi
@@ -369,9 +378,9 @@ cdef class Combiner:
     ):
         """Adds the selected rows to their windows.
 
-        `meter_numbers`: int32 a value of the meter dictionary, from `meter_number`. `amounts`, `flags`, `request_amounts` as the rate
-        kernel wrote them. Returns how many keys are new; the uint32 row of the first event of each is in `new_rows` [rows], and
-        `name_customers` must follow. Raises OverflowError and MemoryError.
+        `meter_numbers`: int32 a value of the meter dictionary, from `meter_number`. `amounts`, `flags`,
+        `request_amounts` as the rate kernel wrote them. Returns how many keys are new; the uint32 row of the first
+        event of each is in `new_rows` [rows], and `name_customers` must follow. Raises OverflowError and MemoryError.
         """
         cdef int64_t done = 0, new_count = 0, row, j
         cdef int error = 0
@@ -458,7 +467,8 @@ cdef class Combiner:
         if error:
             return error
         entry = groups_find(
-            &self.days, entry_hash(coarse.lo, coarse.hi, coarse.shape, window), coarse.lo, coarse.hi, coarse.shape, window
+            &self.days, entry_hash(coarse.lo, coarse.hi, coarse.shape, window), coarse.lo, coarse.hi, coarse.shape,
+            window,
         )
         if entry.place_plus_one:
             coarse.day_place = entry.place_plus_one - 1
@@ -511,7 +521,8 @@ cdef class Combiner:
         return found
 
     def sort(self, bint day, int64_t rows, uintptr_t customer_ranks, int64_t customers):
-        """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window, key."""
+        """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window,
+        key."""
         cdef Groups *groups = &self.days if day else &self.minutes
         self.leaving = <Leaving *>grown(self.leaving, (rows + 1) * sizeof(Leaving))
         self.leaving_spare = <Leaving *>grown(self.leaving_spare, (rows + 1) * sizeof(Leaving))
@@ -585,7 +596,8 @@ cdef class Combiner:
             self.leaving[j] = held
 
     cdef inline u128 _store_key(self, bint day, Key *key, const char *slot_hash) noexcept nogil:
-        """What the store knows a row by: the hash of its dimensions (of a day row, without project and model) and slots."""
+        """What the store knows a row by: the hash of its dimensions (of a day row, without project and model) and
+        slots."""
         cdef char dims[16]
         if day:
             memcpy(dims, &self.keys.coarse[key.coarse].lo, 8)
@@ -595,7 +607,9 @@ cdef class Combiner:
             memcpy(dims + 8, &key.hi, 8)
         return hash_pair(u128_load(dims), u128_load(slot_hash))
 
-    cdef inline u128 _leaving_key(self, Groups *groups, Leaving row, const char *slot_hash, const int64_t *start) noexcept nogil:
+    cdef inline u128 _leaving_key(
+        self, Groups *groups, Leaving row, const char *slot_hash, const int64_t *start
+    ) noexcept nogil:
         cdef Key *key = &self.keys.keys[record_at(groups, <int64_t>(row.what >> 16)).key]
         return self._store_key(
             groups == &self.days, key, slot_hash + 16 * (start[key.shape] + <int64_t>(row.what & 0xFFFF))
@@ -605,8 +619,9 @@ cdef class Combiner:
         self, bint day, int64_t first, int64_t rows, uintptr_t customers, uintptr_t windows, uintptr_t keys,
         uintptr_t events, uintptr_t digests, tuple quantities, tuple amounts,
     ):
-        """Writes sorted rows [first, first + rows): int32 customer code, uint32 window start (seconds), 16-byte key, uint64 events,
-        16-byte digest, and four 16-byte quantities and amounts. Raises OverflowError where one of these is beyond 2^100."""
+        """Writes sorted rows [first, first + rows): int32 customer code, uint32 window start (seconds), 16-byte key,
+        uint64 events, 16-byte digest, and four 16-byte quantities and amounts. Raises OverflowError where one of
+        these is beyond 2^100."""
         cdef Groups *groups = &self.days if day else &self.minutes
         cdef uint32_t window_seconds = 86400 if day else 60
         cdef int32_t *customer = <int32_t *>customers
@@ -678,7 +693,8 @@ cdef class Combiner:
         self.leaving_count = 0
 
     def slot_rows(self):
-        """The store rows of every shape, in the order that `write_keys` numbers them: (four meter names, unpriced mask)."""
+        """The store rows of every shape, in the order that `write_keys` numbers them: (four meter names, unpriced
+        mask)."""
         return [
             ([name for name, _, _ in group], sum(1 << j for j, (_, _, unpriced) in enumerate(group) if unpriced))
             for meters in self.shape_meters
@@ -693,8 +709,8 @@ cdef class Combiner:
         return total
 
     def write_keys(self, bint coarse, int64_t first, uintptr_t numbers, uintptr_t keys, uintptr_t slot_row):
-        """For each store key of the keys (or coarse keys) from `first` on: int32 number of the key (the first one that a coarse key was
-        met with), 16-byte store key, int32 index into `slot_rows`."""
+        """For each store key of the keys (or coarse keys) from `first` on: int32 number of the key (the first one
+        that a coarse key was met with), 16-byte store key, int32 index into `slot_rows`."""
         cdef int32_t *number_out = <int32_t *>numbers
         cdef char *key_out = <char *>keys
         cdef int32_t *slot_out = <int32_t *>slot_row

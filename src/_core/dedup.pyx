@@ -1,16 +1,16 @@
 """Exact deduplication over a horizon: which rows are new, duplicate, conflicting or late.
 
 Memory: a list of segments, newest last. A segment is an open-addressing table of 24-byte slots (16 bytes fingerprint,
-8 bytes payload hash; linear probing, at most 3/4 full, so 32 to 64 bytes an id). The newest segment is active and grows by doubling.
-When a slice of the horizon ends (or the segment holds its maximum), it is sealed: a split-block Bloom filter
-(32-byte blocks of eight 32-bit words, one bit a word, as in the Parquet format; 16 bits an id, 0.2 % false positives) is put
-before it. The filter says "certainly new" or "look closer"; only the table says "duplicate".
+8 bytes payload hash; linear probing, at most 3/4 full, so 32 to 64 bytes an id). The newest segment is active and
+grows by doubling. When a slice of the horizon ends (or the segment holds its maximum), it is sealed: a split-block
+Bloom filter (32-byte blocks of eight 32-bit words, one bit a word, as in the Parquet format; 16 bits an id, 0.2 %
+false positives) is put before it. The filter says "certainly new" or "look closer"; only the table says "duplicate".
 
-Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a batch,
-so that the verdicts are the same for every way of cutting the stream into batches.
+Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
+batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
-Cost: about 30 ns a row, one cache miss in the table and one a sealed segment, prefetched. Proved by: tests/parity/test_dedup.py
-against tests/oracle/dedup.py (a dict).
+Cost: about 30 ns a row, one cache miss in the table and one a sealed segment, prefetched. Proved by:
+tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
@@ -235,7 +235,8 @@ cdef class FingerprintSet:
         self, int64_t first, int64_t rows, const uint32_t *selection, const char *fingerprint, const char *payload,
         const int64_t *event_time_us, uint8_t *verdicts, int64_t *counts, int *error,
     ) noexcept nogil:
-        """Judges rows from `first` on; stops (and returns where) before the row at which the active segment must be sealed."""
+        """Judges rows from `first` on; stops (and returns where) before the row at which the active segment must be
+        sealed."""
         cdef int64_t i, ahead, row, time_us
         cdef uint64_t lo, hi, check
         cdef Segment *active = &self.segments[self.count - 1]
@@ -300,8 +301,8 @@ cdef class FingerprintSet:
     ):
         """Judges `rows` rows and remembers the new ones.
 
-        `selection`: uint32 row numbers [rows], or 0 for all rows in order. `fingerprint`, `payload`: 16 bytes a row of the
-        batch; `event_time_us` int64 a row. `verdicts`: uint8 [rows], in the order of the selection.
+        `selection`: uint32 row numbers [rows], or 0 for all rows in order. `fingerprint`, `payload`: 16 bytes a row
+        of the batch; `event_time_us` int64 a row. `verdicts`: uint8 [rows], in the order of the selection.
         Returns (new, duplicate, conflicting, late). Raises MemoryError.
         """
         cdef int64_t counts[4]
@@ -333,7 +334,8 @@ cdef class FingerprintSet:
     # -- what the state directory keeps
 
     def take_journal(self):
-        """What was learnt since the last call, as [(segment number, sealed at watermark or -1, 24-byte records)]; empties it."""
+        """What was learnt since the last call, as [(segment number, sealed at watermark or -1, 24-byte records)];
+        empties it."""
         cdef list runs = []
         cdef int64_t start = 0
         cdef int i

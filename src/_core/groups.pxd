@@ -1,5 +1,5 @@
-# The groups of one grain (minutes or days): an open-addressing table of 32-byte entries, two thirds full at most, and the records
-# that hold the sums, end to end in the order in which they were begun.
+# The groups of one grain (minutes or days): an open-addressing table of 32-byte entries, two thirds full at most, and
+# the records that hold the sums, end to end in the order in which they were begun.
 #
 #     record = key u32 | window u32 | events u64 | digest u128 | quantity i128 x k | amount i128 x (k + 1)
 #

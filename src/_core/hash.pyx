@@ -41,7 +41,8 @@ def hash_strings(uintptr_t offsets, uintptr_t data, int64_t count, uintptr_t out
 
 
 def fingerprints(
-    int64_t rows, uintptr_t id_offsets, uintptr_t id_data, uintptr_t source_index, uintptr_t source_hashes, uintptr_t out
+    int64_t rows, uintptr_t id_offsets, uintptr_t id_data, uintptr_t source_index, uintptr_t source_hashes,
+    uintptr_t out,
 ):
     """murmur3 of each row's id, seeded with the hash of its source; 16 bytes a row to `out`."""
     cdef const int32_t *starts = <const int32_t *>id_offsets  # IN

@@ -1,7 +1,8 @@
-# The keys of a combiner: an event's dimensions and shape, and the same without project and model, which the day rollup tells apart.
+# The keys of a combiner: an event's dimensions and shape, and the same without project and model, which the day
+# rollup tells apart.
 #
-# Both are found in open-addressing tables of 4-byte numbers, two thirds full at most, in front of the keys themselves, which keep
-# their numbers until they are all forgotten.
+# Both are found in open-addressing tables of 4-byte numbers, two thirds full at most, in front of the keys
+# themselves, which keep their numbers until they are all forgotten.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc

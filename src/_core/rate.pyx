@@ -1,10 +1,10 @@
 """Quantity x price for every usage item of a batch, in integers.
 
-Layout: a *class* is what the price book can tell apart: a number a row for each of the four narrowing dimensions, 0 where the book does
-not name the value. A combination of four classes is packed into 64 bits (customer 24, model 20, region 10, service tier 10) and
-found in an open-addressing table; for each combination and book meter stands the number of a *timeline*, a run of steps
-(from_us ascending, 128-bit rate), or UNPRICED or UNBILLED. A step is in force from its instant on, that instant included, until
-the next.
+Layout: a *class* is what the price book can tell apart: a number a row for each of the four narrowing dimensions, 0
+where the book does not name the value. A combination of four classes is packed into 64 bits (customer 24, model 20,
+region 10, service tier 10) and found in an open-addressing table; for each combination and book meter stands the
+number of a *timeline*, a run of steps (from_us ascending, 128-bit rate), or UNPRICED or UNBILLED. A step is in force
+from its instant on, that instant included, until the next.
 
 Cost: about 6 ns a usage item. Proved by: tests/parity/test_rate.py against flow/oracle/rating.py.
 """
@@ -163,10 +163,10 @@ cdef class RateTable:
     ):
         """Rates the selected rows; returns the packed combinations that are not known yet (then nothing is to be used).
 
-        `selection` uint32 [rows] or 0. `dim_index`, `dim_class`: int32 code a row and int32 class a dictionary value, for customer,
-        model, region, service_tier. `meter_map` int32 a dictionary value: the book meter's number, -1 where the book has none.
-        `amounts` (16 bytes) and `flags` (uint8) per usage item; `request_amounts`, `request_flags` per row of the batch.
-        Raises OverflowError.
+        `selection` uint32 [rows] or 0. `dim_index`, `dim_class`: int32 code a row and int32 class a dictionary value,
+        for customer, model, region, service_tier. `meter_map` int32 a dictionary value: the book meter's number, -1
+        where the book has none. `amounts` (16 bytes) and `flags` (uint8) per usage item; `request_amounts`,
+        `request_flags` per row of the batch. Raises OverflowError.
         """
         cdef const int32_t *index[4]
         cdef const int32_t *classes[4]
@@ -220,6 +220,7 @@ cdef class RateTable:
         try:
             if error:
                 raise OverflowError(f"quantity x rate does not fit in 128 bits at row {row} of the batch")
-            return list({missing[i] for i in range(missing_count)})
+            unknown = {missing[i] for i in range(missing_count)}
+            return list(unknown)
         finally:
             free(missing)

@@ -370,9 +370,7 @@ def _clickhouse_store(url: str) -> Store:
 class Dedup(_Model):
     """How far back a duplicate is caught."""
 
-    horizon_us: Annotated[int | None, BeforeValidator(_horizon_us)] = Field(
-        alias="horizon", default=72 * 3_600_000_000
-    )
+    horizon_us: Annotated[int | None, BeforeValidator(_horizon_us)] = Field(alias="horizon", default=72 * 3_600_000_000)
     """Event time behind the watermark; None: unbounded."""
     generations: Annotated[int, _count(1, 1000)] = 6
     """In how many slices the horizon is kept and retired."""

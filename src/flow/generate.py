@@ -138,9 +138,7 @@ class Synthetic:
             if not low <= getattr(self, name) <= high
         ]
         if self.duplicate_ppm + self.conflicting_ppm + self.bad_ppm + self.unpriced_ppm > _PPM:
-            errors.append(
-                "synthetic: duplicate_ppm, conflicting_ppm, bad_ppm, unpriced_ppm: the sum exceeds 1000000"
-            )
+            errors.append("synthetic: duplicate_ppm, conflicting_ppm, bad_ppm, unpriced_ppm: the sum exceeds 1000000")
         if self.disorder_s >= self.duration_s:
             errors.append(f"synthetic.disorder_s: must be less than duration_s ({self.duration_s})")
         if self.start.utcoffset() is None:
@@ -397,9 +395,7 @@ def _times(spec: Synthetic, index: Words) -> NDArray[np.int64]:
     return time.astype(np.int64) + start_us
 
 
-def _dimensions(
-    spec: Synthetic, payload_of: Words, unpriced: NDArray[np.bool_]
-) -> dict[str, NDArray[np.int32]]:
+def _dimensions(spec: Synthetic, payload_of: Words, unpriced: NDArray[np.bool_]) -> dict[str, NDArray[np.int32]]:
     """Dictionary indices of the source and of each dimension."""
     tables = _tables(spec)
     who = _draw(spec.seed, _WHO, payload_of)

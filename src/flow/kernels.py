@@ -355,8 +355,8 @@ class Combiner:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
 
     def block_totals(self) -> list[tuple[list[tuple[str, bool]], int, list[int], list[int]]]:
-        """What the block that was cut adds up to, a set of meters each: ((meter, unpriced) ..., events, quantities, amounts in
-        femto-units, that of `requests` first)."""
+        """What the block that was cut adds up to, a set of meters each: ((meter, unpriced) ..., events, quantities,
+        amounts in femto-units, that of `requests` first)."""
         return self._combiner.block_totals()
 
     def grain(self, day: bool, rows: int, ranks: pa.Int32Array, rows_max: int) -> Iterator[Grain]:
@@ -392,8 +392,8 @@ class Combiner:
             yield out
 
     def new_keys(self, coarse: bool, first: int) -> tuple[pa.Buffer, pa.Buffer, pa.Buffer, int]:
-        """The store keys of the keys (or coarse keys) from `first` on: int32 key numbers, 16-byte store keys, int32 places in
-        `slot_rows`, and how many they are."""
+        """The store keys of the keys (or coarse keys) from `first` on: int32 key numbers, 16-byte store keys, int32
+        places in `slot_rows`, and how many they are."""
         count = self._combiner.count_keys(coarse, first)
         numbers, keys, slots = (pa.allocate_buffer(size * count) for size in (4, 16, 4))
         self._combiner.write_keys(coarse, first, numbers.address, keys.address, slots.address)

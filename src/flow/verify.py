@@ -217,9 +217,7 @@ def _ledger_events(batch: pa.RecordBatch) -> Iterator[LedgerEvent]:
 class _Verification:
     """One run of `verify`."""
 
-    def __init__(
-        self, client: StoreClient, book: PriceBook, ledger: Ledger, scope: Scope, report: Report
-    ) -> None:
+    def __init__(self, client: StoreClient, book: PriceBook, ledger: Ledger, scope: Scope, report: Report) -> None:
         self._client = client
         self._book = book
         self._ledger = ledger

@@ -156,9 +156,7 @@ def pairs(node: yaml.MappingNode, steps: Steps, problems: Problems) -> dict[str,
     return found
 
 
-def fields(
-    node: yaml.MappingNode, steps: Steps, problems: Problems, known: Sequence[str]
-) -> dict[str, yaml.Node]:
+def fields(node: yaml.MappingNode, steps: Steps, problems: Problems, known: Sequence[str]) -> dict[str, yaml.Node]:
     """A mapping's values by key, where only `known` keys may stand."""
     found = {}
     for key, (key_node, value) in pairs(node, steps, problems).items():

@@ -55,7 +55,6 @@ def assert_billed_exactly(pipeline: Pipeline) -> None:
         assert sums == expected_quantities(spec) | {"requests": truth.accepted}
 
 
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(pipeline: Pipeline, number: signal.Signals) -> None:
     process = pipeline.start("run")

@@ -13,9 +13,7 @@ def seconds(text: str) -> int:
 
 def starts(pipeline: Pipeline, grain: str) -> dict[int, int]:
     """Events by window start."""
-    return {
-        key[0]: row[2] for key, row in pipeline.views()[grain].items() if key[2] == "requests"
-    }
+    return {key[0]: row[2] for key, row in pipeline.views()[grain].items() if key[2] == "requests"}
 
 
 def test_the_last_and_first_microsecond_of_windows_year_ends_and_leap_days(pipeline: Pipeline) -> None:

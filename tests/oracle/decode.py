@@ -368,17 +368,9 @@ def split_time(text):
         allowed = {"d": DIGITS, "T": "Tt "}.get(kind, kind)
         if character not in allowed:
             return None
-    numbers = tuple(
-        int(head[start:end]) for start, end in ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))
-    )
+    numbers = tuple(int(head[start:end]) for start, end in ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)))
     year, month, day, hour, minute, second = numbers
-    if (
-        not 1 <= month <= 12
-        or not 1 <= day <= month_days(year, month)
-        or hour > 23
-        or minute > 59
-        or second > 60
-    ):
+    if not 1 <= month <= 12 or not 1 <= day <= month_days(year, month) or hour > 23 or minute > 59 or second > 60:
         return None
     fraction = ""
     if rest[:1] == ".":
@@ -392,12 +384,7 @@ def split_time(text):
     if rest in ("Z", "z"):
         return numbers, fraction, 0
     hours, minutes = rest[1:3], rest[4:]
-    if (
-        len(rest) != 6
-        or rest[0] not in "+-"
-        or rest[3] != ":"
-        or any(c not in DIGITS for c in hours + minutes)
-    ):
+    if len(rest) != 6 or rest[0] not in "+-" or rest[3] != ":" or any(c not in DIGITS for c in hours + minutes):
         return None
     if int(hours) > 23 or int(minutes) > 59:
         return None

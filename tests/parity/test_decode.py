@@ -292,9 +292,7 @@ def test_the_clock_may_stand_beyond_the_range():
         assert decoded.events.num_rows == rows
 
 
-@pytest.mark.parametrize(
-    "quantity", [0, 1, 2**31, 2**53 + 1, 10**18 - 1, 10**18, 2**63 - 1, 2**63, 2**64, -(2**63)]
-)
+@pytest.mark.parametrize("quantity", [0, 1, 2**31, 2**53 + 1, 10**18 - 1, 10**18, 2**63 - 1, 2**63, 2**64, -(2**63)])
 def test_quantities_at_the_edges(quantity):
     check(flat(usage=f'{{"t":{quantity}}}').encode(), WIDE)
     check(flat(usage=f'{{"t":"{quantity}"}}').encode(), WIDE)
@@ -327,10 +325,7 @@ def test_every_cut_of_a_chunk():
 
 def test_dictionaries_grow():
     # more distinct texts than the tables have room for at first, each of a different size
-    lines = [
-        flat(id=f'"{i}"', customer=f'"{"c" * (i % 30)}{i}"', usage=f'{{"m{i % 300}":{i}}}')
-        for i in range(3000)
-    ]
+    lines = [flat(id=f'"{i}"', customer=f'"{"c" * (i % 30)}{i}"', usage=f'{{"m{i % 300}":{i}}}') for i in range(3000)]
     expected = check("\n".join(lines).encode())
     assert len(expected.events) == 3000
 

@@ -97,9 +97,7 @@ def truth_cases() -> list[TruthCase]:
         data = next(iter(DATA.glob(f"{name}.*")))
         truth = json.loads(path.read_text(encoding="utf-8"))
         kind = name.split("_", 1)[0]
-        cases.append(
-            _servegen_case(name, data, truth) if kind == "servegen" else _request_case(name, data, truth)
-        )
+        cases.append(_servegen_case(name, data, truth) if kind == "servegen" else _request_case(name, data, truth))
     return cases
 
 
@@ -147,9 +145,7 @@ def _request_case(name: str, data: Path, truth: dict[str, Any]) -> TruthCase:
         data=data,
         arguments=(),
         truth=truth,
-        input_meters=("input_tokens", "cached_input_tokens")
-        if "prefix_cache" in truth
-        else ("input_tokens",),
+        input_meters=("input_tokens", "cached_input_tokens") if "prefix_cache" in truth else ("input_tokens",),
         output_meters=("output_tokens",),
         unbilled=(),
         totals=totals,

@@ -84,9 +84,7 @@ def test_buckets_are_the_truths(case_and_events: tuple[TruthCase, pa.Table]) -> 
         expected = getattr(case, name)
         if expected:
             found = grouped(case, table, pc.floor_temporal(table["time"], unit=grain))
-            assert {
-                start: as_truth(case, of) for start, of in found.items() if of[case.requests_meter]
-            } == expected
+            assert {start: as_truth(case, of) for start, of in found.items() if of[case.requests_meter]} == expected
             checked += 1
     assert checked
 
@@ -176,9 +174,7 @@ def test_ids_by_content_make_repeats_duplicates() -> None:
     assert distinct.num_rows == pc.count_distinct(table["id"]).as_py()
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.kind == "servegen"], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case.kind == "servegen"], ids=lambda case: case.name)
 def test_scale_1_asks_for_the_published_requests_of_each_client_and_window(case: TruthCase) -> None:
     # Billions of requests, so counted without making them; the next test makes those of the smallest trace.
     per_hour: Counter[int] = Counter()
@@ -206,9 +202,7 @@ def test_drawn_requests_at_scale_1_are_the_published_ones() -> None:
                 values = in_histograms.setdefault((line["client"], line["field"]), set())
                 values.update(value for value, _ in line["counts"])
     table = pa.Table.from_batches(servegen.events(case.data, seed=3))
-    start_s = pc.divide(
-        pc.subtract(table["time"].cast(pa.int64()), int(BASE_TIME.timestamp()) * 10**6), 600 * 10**6
-    )
+    start_s = pc.divide(pc.subtract(table["time"].cast(pa.int64()), int(BASE_TIME.timestamp()) * 10**6), 600 * 10**6)
     keys = pa.table({"client": table["customer"].cast(pa.string()), "start_s": pc.multiply(start_s, 600)})
     counted = keys.group_by(["client", "start_s"]).aggregate([([], "count_all")]).to_pylist()
     assert Counter({(row["client"], row["start_s"]): row["count_all"] for row in counted}) == published

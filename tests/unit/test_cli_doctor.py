@@ -74,9 +74,7 @@ def test_a_failure_is_exit_code_1_and_in_the_table(config: Path, capsys: pytest.
 
 def test_a_config_that_does_not_load(config: Path) -> None:
     config.write_text("epoch: 5x")
-    assert [check.detail for check in examine(config) if check.check == "config"][-1].endswith(
-        "is not a duration"
-    )
+    assert [check.detail for check in examine(config) if check.check == "config"][-1].endswith("is not a duration")
     assert "source" not in states(config)
 
 
@@ -194,9 +192,7 @@ def test_a_store_that_answers(config: Path, store_error: list[Exception]) -> Non
 
 def test_a_store_without_tables_is_a_warning(config: Path, store_error: list[Exception]) -> None:
     store_error.append(StoreError("store s: holds no tables; run `tallyflow run` first"))
-    assert the("store", config) == Check(
-        "store", "warn", "store s: holds no tables", "run `tallyflow run` first"
-    )
+    assert the("store", config) == Check("store", "warn", "store s: holds no tables", "run `tallyflow run` first")
 
 
 def test_a_store_of_a_newer_version_fails(config: Path, store_error: list[Exception]) -> None:

@@ -150,10 +150,7 @@ KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits"
         ({"limits": "{quantity_max: 1e12}"}, ["c.yaml:5: limits.quantity_max: '1e12' is not a whole number"]),
         (
             {"limits": "{quantity_max: 9223372036854775808}"},
-            [
-                "c.yaml:5: limits.quantity_max: '9223372036854775808' is too large; "
-                "at most 9223372036854775807"
-            ],
+            ["c.yaml:5: limits.quantity_max: '9223372036854775808' is too large; at most 9223372036854775807"],
         ),
         ({"prices": None}, ["c.yaml:1: prices: is missing"]),
         ({"prices": "3"}, ["c.yaml:2: prices: '3' is not text; quote it"]),
@@ -232,8 +229,7 @@ def test_a_bad_config_is_refused(changes: dict[str, str | None], errors: list[st
         ("a: \x01", "c.yaml: not YAML: unacceptable character #x0001: control characters are not allowed"),
         (
             "a: {b: ${C}}",
-            "c.yaml:1: not YAML: did not find expected ',' or '}'; "
-            "within braces, quote a value that holds ${...}",
+            "c.yaml:1: not YAML: did not find expected ',' or '}'; within braces, quote a value that holds ${...}",
         ),
         ("a: *b", "c.yaml:1: not YAML: found undefined alias"),
         ("a: &a [*a]", "c.yaml:1: an anchor (&) on a mapping or list; write it out"),

@@ -28,9 +28,7 @@ def test_murmur3_at_every_tail_length(length: int) -> None:
 def test_known_values() -> None:
     """Whoever changes one of these changes what stands in ledgers and rollups of earlier runs."""
     fingerprint = hashing.fingerprint("gateway/eu-1", "7f3c")
-    payload = hashing.payload_hash(
-        DIMS | {"customer": "acme"}, [("input_tokens", 900), ("output_tokens", 95)]
-    )
+    payload = hashing.payload_hash(DIMS | {"customer": "acme"}, [("input_tokens", 900), ("output_tokens", 95)])
     assert hashing.murmur3_128(b"") == 0
     assert hashing.name_hash("input_tokens") == 0x492B11B8A89DBDFF014C33EE7ED98CEF
     assert fingerprint == 0x06904D9A907C74A99B0C77BE9BD6DC50

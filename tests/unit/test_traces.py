@@ -77,9 +77,7 @@ def test_mooncake_reads_leading_blocks_from_the_cache(tmp_path: Path) -> None:
     ]
     rows = rows_of(mooncake.events(json_file(tmp_path / "m.jsonl", *requests)))
     # The third misses at its first block, though it has cached ones; the fourth's last block is not full.
-    assert (
-        [row["cached_input_tokens"] for row in rows] == [0, 1024, 0, 1030, 0] == slow_cached_tokens(requests)
-    )
+    assert [row["cached_input_tokens"] for row in rows] == [0, 1024, 0, 1030, 0] == slow_cached_tokens(requests)
     for row, request in zip(rows, requests, strict=True):
         assert row["cached_input_tokens"] + row["input_tokens"] == request["input_length"]
         assert (row["time"] - BASE_TIME).total_seconds() * 1000 == request["timestamp"]
@@ -166,9 +164,7 @@ def test_servegen_requests_are_the_published_ones_with_tokens_in_force(tmp_path:
     assert {(row["project"], row["model"]) for row in rows} == {("reason", "r1"), ("multimodal", "mm")}
 
 
-@pytest.mark.parametrize(
-    "scale", [Fraction(1, 1000), Fraction(1, 3), Fraction(7, 10), Fraction(3), Fraction(5, 2)]
-)
+@pytest.mark.parametrize("scale", [Fraction(1, 1000), Fraction(1, 3), Fraction(7, 10), Fraction(3), Fraction(5, 2)])
 def test_servegen_running_totals_are_rounded_at_any_scale(scale: Fraction) -> None:
     requests = [1, 1, 1, 5, 0, 12, 10**15, 7]
     client = servegen.Client("c", 600, list(range(0, 4800, 600)), requests, [False] * 8, [1.0] * 8)
@@ -221,9 +217,7 @@ def test_a_scale_must_be_above_zero(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [azure, mooncake, aider, servegen])
-@pytest.mark.parametrize(
-    "content", [b"what,is\r\nthis,1\r\n", b"[1]\n", b'{"timestamp": 1}\n', b"\xff\xfe\n"]
-)
+@pytest.mark.parametrize("content", [b"what,is\r\nthis,1\r\n", b"[1]\n", b'{"timestamp": 1}\n', b"\xff\xfe\n"])
 def test_another_form_is_one_clear_error(kind: Any, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "odd.txt"
     path.write_bytes(content)
@@ -343,9 +337,7 @@ def test_trace_and_generate_write_events_and_one_line(tmp_path: Path) -> None:
 
     path = servegen_file(tmp_path / "s.jsonl")
     out = tmp_path / "out.parquet"
-    result = run(
-        trace, "servegen", str(path), "-o", str(out), "--scale", "1/2", "--base-time", "2026-02-02T00:00:00Z"
-    )
+    result = run(trace, "servegen", str(path), "-o", str(out), "--scale", "1/2", "--base-time", "2026-02-02T00:00:00Z")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.startswith("159 events (") and result.stderr.count("\n") == 1
     assert min(read_back(out)["time"].to_pylist()) >= datetime(2026, 2, 2, tzinfo=UTC)
@@ -371,9 +363,7 @@ def test_trace_and_generate_write_events_and_one_line(tmp_path: Path) -> None:
         ("servegen", ["--scale", "none"], ["--scale: must be a number above 0"]),
     ],
 )
-def test_options_that_make_no_sense_are_all_named(
-    kind: str, options: list[str], complaints: list[str]
-) -> None:
+def test_options_that_make_no_sense_are_all_named(kind: str, options: list[str], complaints: list[str]) -> None:
     from flow.cli.trace import trace
 
     result = run(trace, kind, "trace.jsonl", "-o", "out.ndjson", *options)

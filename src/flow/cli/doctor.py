@@ -74,9 +74,7 @@ def examine(path: Path) -> Iterator[Check]:
     yield Check("config", "ok", f"{path}: valid")
     yield _guarded("prices", lambda: _prices(config))
     yield _guarded("source", lambda: _source(config))
-    yield _guarded(
-        "state_dir", lambda: _folder("state_dir", config.state_dir, config.limits.outbox_bytes_max)
-    )
+    yield _guarded("state_dir", lambda: _folder("state_dir", config.state_dir, config.limits.outbox_bytes_max))
     if config.ledger is not None:
         ledger = config.ledger
         yield _guarded("ledger", lambda: _folder("ledger", ledger, FREE_BYTES_MIN))
@@ -109,9 +107,7 @@ def _guarded(check: str, examine_one: Callable[[], Check]) -> Check:
     except TallyflowError as error:
         return _failure(check, "; ".join(str(error).splitlines()))
     except OSError as error:
-        return Check(
-            check, "fail", f"{error.filename or check}: {error.strerror}", "mend the path or its permissions"
-        )
+        return Check(check, "fail", f"{error.filename or check}: {error.strerror}", "mend the path or its permissions")
 
 
 def _python() -> Check:
@@ -144,9 +140,7 @@ def _prices(config: Config) -> Check:
 
     book = load_price_book(config.prices, config.limits.quantity_max)
     if not book.prices:
-        return Check(
-            "prices", "warn", f"{config.prices}: no prices", "add some, or every quantity is unpriced"
-        )
+        return Check("prices", "warn", f"{config.prices}: no prices", "add some, or every quantity is unpriced")
     return Check("prices", "ok", f"{len(book.prices)} prices of {len(book.meters)} meters, {book.currency}")
 
 
@@ -162,9 +156,7 @@ def _source(config: Config) -> Check:
         return _kafka(source)
     assert isinstance(source, LedgerSource)  # the one kind that is left
     folder = source.path or config.ledger
-    return _files(
-        (f"{glob.escape(str(folder))}/**/*.parquet",), "change source.path, or fill the ledger first"
-    )
+    return _files((f"{glob.escape(str(folder))}/**/*.parquet",), "change source.path, or fill the ledger first")
 
 
 def _kafka(source: KafkaSource) -> Check:
@@ -186,9 +178,7 @@ def _files(patterns: tuple[str, ...], mend: str) -> Check:
         paths.extend(found)
     unreadable = [path for path in paths if not (path.is_file() and os.access(path, os.R_OK))]
     if unreadable:
-        return Check(
-            "source", "fail", f"{unreadable[0]}: not a readable file", "chmod, or change source.path"
-        )
+        return Check("source", "fail", f"{unreadable[0]}: not a readable file", "chmod, or change source.path")
     size_bytes = sum(path.stat().st_size for path in paths)
     return Check("source", "ok", f"{len(paths)} files, {size_bytes:,} bytes")
 
@@ -216,9 +206,7 @@ def _lock(config: Config) -> Check:
     with StateDirectory(config.state_dir) as directory:
         lineage = directory.existing_lineage()
     if lineage is not None and lineage.shards != config.shards:
-        detail = (
-            f"{config.state_dir}: was begun with shards: {lineage.shards}, the config says {config.shards}"
-        )
+        detail = f"{config.state_dir}: was begun with shards: {lineage.shards}, the config says {config.shards}"
         return Check("lock", "fail", detail, "change it back, or begin anew with another state_dir and store")
     return Check("lock", "ok", "free")
 

@@ -13,16 +13,12 @@ _DEFAULT = synthetic.Synthetic()
 
 
 def generate(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Ends in .ndjson, .ndjson.gz, .parquet or .arrow.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Ends in .ndjson, .ndjson.gz, .parquet or .arrow.")],
     events: Annotated[int, typer.Option(help="How many.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = _DEFAULT.seed,
     customers: Annotated[int, typer.Option(help="How many; their shares are Zipf's.")] = _DEFAULT.customers,
     models: Annotated[int, typer.Option(help="How many.")] = _DEFAULT.models,
-    start: Annotated[
-        str, typer.Option(help="The earliest event time.")
-    ] = f"{_DEFAULT.start:%Y-%m-%dT%H:%M:%SZ}",
+    start: Annotated[str, typer.Option(help="The earliest event time.")] = f"{_DEFAULT.start:%Y-%m-%dT%H:%M:%SZ}",
     duration_s: Annotated[int, typer.Option(help="The seconds they are spread over.")] = _DEFAULT.duration_s,
     disorder_s: Annotated[
         int, typer.Option(help="By how many seconds at most an event is late.")

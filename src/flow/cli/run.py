@@ -77,7 +77,8 @@ def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: 
     tokens = sum(quantity for meter, (quantity, _, _) in outcome.meters.items() if meter.endswith("tokens"))
     ended = "stopped by a signal; the next run goes on from here" if outcome.interrupted else "end of input"
     lines = [
-        f"{outcome.read:,} events, {tokens:,} tokens in {outcome.seconds:.1f} s, published: {rate:,} events/s; {ended}.",
+        f"{outcome.read:,} events, {tokens:,} tokens in {outcome.seconds:.1f} s, published: {rate:,} events/s; "
+        f"{ended}.",
         f"Store: {config.store.url}",
     ]
     if month.largest:

@@ -44,12 +44,8 @@ _OPTIONS_OF = {
 def trace(
     kind: Annotated[TraceKind, typer.Argument(help="What the file is.")],
     path: Annotated[Path, typer.Argument(help="The trace, plain or .gz.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Ends in .ndjson, .ndjson.gz, .parquet or .arrow.")
-    ],
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="servegen: which requests are drawn. Default: 1.")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Ends in .ndjson, .ndjson.gz, .parquet or .arrow.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="servegen: which requests are drawn. Default: 1.")] = None,
     scale: Annotated[
         str | None,
         typer.Option(help="servegen: times the published requests, as 0.001 or 1/1000. Default: 1."),
@@ -119,9 +115,7 @@ def parse_time(text: str, option: str) -> datetime:
     except ValueError:
         instant = None
     if instant is None or instant.utcoffset() is None:
-        raise ConfigError(
-            f"{option}: must be a time with a UTC offset, such as 2026-11-01T00:00:00Z, not {text!r}"
-        )
+        raise ConfigError(f"{option}: must be a time with a UTC offset, such as 2026-11-01T00:00:00Z, not {text!r}")
     return instant.astimezone(UTC)
 
 

@@ -61,7 +61,7 @@ def name_hash(text: str) -> int:
     return murmur3_128(text.encode())
 
 
-def fingerprint(source: str, id: str) -> int:  # noqa: A002 - the event's own word
+def fingerprint(source: str, id: str) -> int:
     """The identity of an event. Each hash ends in its own length: no two (source, id) pairs run together."""
     return murmur3_128(id.encode(), *words(name_hash(source)))
 

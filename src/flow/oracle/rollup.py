@@ -145,7 +145,12 @@ class Rollup:
         self._known: dict[Dims, tuple[Dims, bytes]] = {}  # by dimensions: what prices depend on, and their hash
 
     def add(
-        self, source: str, id: str, event_time_us: int, dims: Dims, usage: list[tuple[str, int]]  # noqa: A002
+        self,
+        source: str,
+        id: str,
+        event_time_us: int,
+        dims: Dims,
+        usage: list[tuple[str, int]],
     ) -> int:
         """Adds one event, its dimensions in the order of DIMENSIONS; returns its fingerprint."""
         known = self._known.get(dims)

@@ -35,7 +35,5 @@ def narrowness(selector: Selector) -> int:
 
 def covers(selector: Selector) -> Iterator[Selector]:
     """Every selector that matches all events which `selector` matches, itself included; at most 16."""
-    model, service_tier, region, customer = (
-        (None,) if value is None else (None, value) for value in selector
-    )
+    model, service_tier, region, customer = ((None,) if value is None else (None, value) for value in selector)
     return itertools.product(model, service_tier, region, customer)

@@ -139,9 +139,7 @@ def decimal_text(rate_femto: int, per: int) -> str:
 class _Row:
     """One entry of `prices:` while it is read; `read` gives None where it has added a problem."""
 
-    def __init__(
-        self, node: yaml.Node, steps: Steps, problems: Problems, currency: str, quantity_max: int
-    ) -> None:
+    def __init__(self, node: yaml.Node, steps: Steps, problems: Problems, currency: str, quantity_max: int) -> None:
         self.node = node
         self.steps = steps
         self.problems = problems
@@ -203,9 +201,7 @@ class _Row:
         if not isinstance(node, yaml.ScalarNode):
             self._problem("price", node, "is not a price")
         elif not is_quoted(node):
-            self._problem(
-                "price", node, f'is a bare number, a float to many readers; quote it: "{node.value}"'
-            )
+            self._problem("price", node, f'is a bare number, a float to many readers; quote it: "{node.value}"')
         elif node.value.startswith("-"):
             self._problem("price", node, "is negative; corrections are not prices")
         elif not _DECIMAL.fullmatch(node.value):

@@ -1,6 +1,7 @@
 """The Bytewax sink: one partition a shard, each with a Writer of its own.
 
-Always a FixedPartitionedSink: the progress of a DynamicSink is not part of Bytewax's recovery, which could then lose blocks.
+Always a FixedPartitionedSink: the progress of a DynamicSink is not part of Bytewax's recovery, which could then lose
+blocks.
 """
 
 from collections.abc import Callable

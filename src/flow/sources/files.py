@@ -48,9 +48,7 @@ def format_of(path: Path, given: str) -> Format:
     suffix = (path.suffixes[-2:-1] or [""])[0] if path.suffix == ".gz" else path.suffix
     found = _SUFFIXES.get(suffix.lower()) if given == "auto" else given
     if found is None:
-        raise SourceError(
-            f"{path}: its suffix does not tell its format; set source.format to ndjson, parquet or arrow"
-        )
+        raise SourceError(f"{path}: its suffix does not tell its format; set source.format to ndjson, parquet or arrow")
     if path.suffix == ".gz" and found != "ndjson":
         raise SourceError(f"{path}: {found} files are compressed within; unpack it first")
     return found  # type: ignore[return-value]
@@ -120,9 +118,7 @@ class _Reader(PausingPartition[Item]):
         return None if item is None else [item]
 
     def snapshot(self) -> bytes:
-        files = {
-            name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()
-        }
+        files = {name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()}
         return seal(MANIFEST, {"files": files})
 
     def _all(self, files: list[Path], format: str, batch_rows: int) -> Iterator[Item]:
@@ -266,15 +262,15 @@ def _gunzip(path: Path) -> Iterator[bytes | str]:
 def _read_parquet(path: Path, progress: Progress, batch_rows: int) -> Iterator[Item]:
     with pq.ParquetFile(path, memory_map=True) as probe:
         schema = probe.schema_arrow
-    text = [f.name for f in schema if f.name != "id" and (pa.types.is_string(f.type) or pa.types.is_large_string(f.type))]
+    text = [
+        f.name for f in schema if f.name != "id" and (pa.types.is_string(f.type) or pa.types.is_large_string(f.type))
+    ]
     with pq.ParquetFile(path, memory_map=True, read_dictionary=text) as file:
         row = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row + rows > progress.position:
-                yield from _slices(
-                    path, row, file.iter_batches(batch_rows, row_groups=[group]), progress, batch_rows
-                )
+                yield from _slices(path, row, file.iter_batches(batch_rows, row_groups=[group]), progress, batch_rows)
             row += rows
 
 

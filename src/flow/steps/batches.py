@@ -126,7 +126,7 @@ class Rejects:
         self._rows.append((position, reason.name, detail, payload))
 
     def batch(self) -> pa.RecordBatch:
-        columns = list(zip(*self._rows, strict=True)) if self._rows else [[]] * len(REJECTED)
+        columns = [[row[n] for row in self._rows] for n in range(len(REJECTED))]
         positions = source_positions(self._origin, pa.array(columns[0], pa.int64()), self._messages)
         rest = [pa.array(column, field.type) for column, field in zip(columns[1:], list(REJECTED)[1:], strict=True)]
         return pa.RecordBatch.from_arrays([positions, *rest], schema=REJECTED)

@@ -135,11 +135,14 @@ class BlockBuilder:
             yield "conflicting_events", _rows(self._conflicting, seen_at)
         if self._late:
             yield "late_events", _rows(self._late, seen_at)
-        yield "pipeline_balance", pa.Table.from_pylist(
-            [
-                {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
-                for shard, counts in sorted(self._counts.items())
-            ]
+        yield (
+            "pipeline_balance",
+            pa.Table.from_pylist(
+                [
+                    {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
+                    for shard, counts in sorted(self._counts.items())
+                ]
+            ),
         )
 
     def _meter_totals(self) -> MeterTotals:
@@ -171,9 +174,7 @@ class BlockBuilder:
         if rows:
             yield "keys", pa.concat_tables(rows).unify_dictionaries()
 
-    def _key_rows(
-        self, coarse: bool, numbers: pa.Buffer, keys: pa.Buffer, places: pa.Buffer, count: int
-    ) -> pa.Table:
+    def _key_rows(self, coarse: bool, numbers: pa.Buffer, keys: pa.Buffer, places: pa.Buffer, count: int) -> pa.Table:
         """Rows of `keys`; those of the day rollup (`coarse`) have neither project nor model."""
         slots = self._combiner.slot_rows()
         place = pa.Array.from_buffers(pa.int32(), count, [None, places])

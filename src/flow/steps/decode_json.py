@@ -173,10 +173,7 @@ def _read_event(members: Members, limits: Limits, now_us: int) -> Outcome:
     texts = [
         _text(top, "source", "", None, reasons.INVALID_SOURCE, limits, problems),
         _text(top, customer, "", reasons.MISSING_CUSTOMER, reasons.INVALID_CUSTOMER, limits, problems),
-        *[
-            _text(own, name, prefix, None, reasons.INVALID_DIMENSION, limits, problems)
-            for name in DIMENSIONS[1:]
-        ],
+        *[_text(own, name, prefix, None, reasons.INVALID_DIMENSION, limits, problems) for name in DIMENSIONS[1:]],
     ]
     time_us = read_time(top.get("time"), limits, now_us, problems)
     usage = _usage(own.get("usage"), prefix, limits, problems)
@@ -315,8 +312,6 @@ def _quantity(value: object, field: str, limits: Limits, problems: Problems) -> 
     digits = digits.lstrip("0") or "0"
     # By length first: Python refuses to convert thousands of digits.
     if len(digits) > 19 or int(digits) > limits.quantity_max:
-        problems.append(
-            (RejectReason.QUANTITY_TOO_LARGE, f"{field}: {show(value)} is above {limits.quantity_max}")
-        )
+        problems.append((RejectReason.QUANTITY_TOO_LARGE, f"{field}: {show(value)} is above {limits.quantity_max}"))
         return 0
     return int(digits)

@@ -56,7 +56,8 @@ class Rater:
                 self._table.add_combination(combination, self._resolve(combination))
 
     def _classes(self, column: pa.DictionaryArray, n: int) -> pa.Buffer:
-        """int32 class of each dictionary value: its place among the values that the book names, counted from 1; else 0."""
+        """int32 class of each dictionary value: its place among the values that the book names, counted from 1; else
+        0."""
         if not len(self._named[n]) or not len(column.dictionary):
             return pa.py_buffer(bytes(4 * max(len(column.dictionary), 1)))
         place = pc.index_in(column.dictionary, value_set=self._named[n])

@@ -38,7 +38,7 @@ class Routed:
     @property
     def read(self) -> int:
         """Events read from the source that are in here."""
-        return self.count + self.rejected.num_rows
+        return self.count + int(self.rejected.num_rows)
 
     def compact(self) -> "Routed":
         """The same with only the shard's own rows: what is sent to another process, which else gets the whole batch."""
@@ -50,9 +50,7 @@ class Routed:
             wide = pa.Array.from_buffers(pa.binary(16), self.events.num_rows, [None, buffer])
             return wide.take(picked).buffers()[1]
 
-        return replace(
-            self, events=self.events.take(picked), identity=Identity(*map(of, self.identity)), rows=None
-        )
+        return replace(self, events=self.events.take(picked), identity=Identity(*map(of, self.identity)), rows=None)
 
 
 def shard_name(number: int) -> str:

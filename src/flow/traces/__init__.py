@@ -72,6 +72,4 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                     raise SourceError(f"{path}, line {number}: expected a JSON object")
                 yield row
         except (EOFError, OSError, ValueError) as error:
-            raise SourceError(
-                f"{path}, after line {number}: {error}; is it the right kind of trace?"
-            ) from error
+            raise SourceError(f"{path}, after line {number}: {error}; is it the right kind of trace?") from error

@@ -34,9 +34,7 @@ def events(path: Path, *, ids: Ids = "given") -> Iterator[pa.RecordBatch]:
         columns = {
             "id": pa.array(identities, pa.string()),
             "source": constant(f"aider/{trace_name(path)}", len(lines)),
-            "time": pa.array([line["time"] * 1_000_000 for line in lines], pa.int64()).cast(
-                SCHEMA.field("time").type
-            ),
+            "time": pa.array([line["time"] * 1_000_000 for line in lines], pa.int64()).cast(SCHEMA.field("time").type),
             "customer": _texts([line["user"] or ANONYMOUS for line in lines]),
             "project": constant("aider", len(lines)),
             "feature": _texts([line["edit_format"] or "" for line in lines]),

@@ -203,15 +203,11 @@ def events(
         yield build_batch(schema, rows, columns)
 
 
-def _windows(
-    clients: list[Client], seed: int, scale: Fraction, meters: list[str]
-) -> Iterator[dict[str, Integers]]:
+def _windows(clients: list[Client], seed: int, scale: Fraction, meters: list[str]) -> Iterator[dict[str, Integers]]:
     """The requests of one window after the other, those of a window in order of time."""
     arrivals: dict[int, list[tuple[int, int, int]]] = {}
     for place, client in enumerate(clients):
-        for n, (start_s, rows) in enumerate(
-            zip(client.starts_s, scaled_requests(client, scale), strict=True)
-        ):
+        for n, (start_s, rows) in enumerate(zip(client.starts_s, scaled_requests(client, scale), strict=True)):
             if rows:
                 arrivals.setdefault(start_s, []).append((place, n, rows))
     for start_s in sorted(arrivals):

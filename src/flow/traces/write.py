@@ -131,10 +131,7 @@ def json_lines(batch: pa.RecordBatch) -> memoryview:
     rows = batch.num_rows
     meters = [name for name in batch.schema.names if name not in _NOT_METERS]
     # Each present meter is `"name":quantity,`; the last comma is cut off. None at all leaves an empty usage.
-    items = [
-        pc.binary_join_element_wise(f'"{meter}":', batch[meter].cast(pa.string()), ",", "")
-        for meter in meters
-    ]
+    items = [pc.binary_join_element_wise(f'"{meter}":', batch[meter].cast(pa.string()), ",", "") for meter in meters]
     if items:
         # Not null_handling="skip": Arrow then leaves out a row whose items are all null.
         usage = pc.binary_join_element_wise(*items, "", null_handling="replace", null_replacement="")
