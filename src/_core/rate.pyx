@@ -3,8 +3,8 @@
 Layout: a *class* is what the price book can tell apart: a number a row for each of the four narrowing dimensions, 0
 where the book does not name the value. A combination of four classes is packed into 64 bits (customer 24, model 20,
 region 10, service tier 10) and found in an open-addressing table; for each combination and book meter stands the
-number of a *timeline*, a run of steps (from_us ascending, 128-bit rate), or UNPRICED or UNBILLED. A step is in force
-from its instant on, that instant included, until the next.
+number of a *timeline*, a run of steps (from_us ascending, 128-bit rate), or UNPRICED or UNBILLED. A step is in
+force from its instant on, that instant included, until the next.
 
 Cost: about 6 ns a usage item. Proved by: tests/parity/test_rate.py against flow/oracle/rating.py.
 """

@@ -133,7 +133,7 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     except BaseException:
         process.kill()
-        process.communicate()
+        print(*process.communicate())
         raise
 
 
