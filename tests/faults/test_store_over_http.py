@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -137,11 +137,10 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[None]:
         raise
 
 
-def wait_until(true: object, seconds: float = 60) -> None:
-    assert callable(true)
+def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 60) -> None:
     give_up_at = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < give_up_at
+        assert process.poll() is None and time.monotonic() < give_up_at
         time.sleep(0.02)
 
 
@@ -157,11 +156,11 @@ def test_row_5_an_outage_fills_the_outbox_then_pauses_the_source_then_all_is_pub
     process = pipeline.start("run")
     with watched(process):
         # Given a run in which blocks arrive, when the store goes away,
-        wait_until(front.tokens)
+        wait_until(front.tokens, process)
         front.refuse()
         arrived = front.tokens()
         # then the job goes on until the outbox is full, and stands still there:
-        wait_until(lambda: outbox_bytes(pipeline) > OUTBOX_BYTES_MAX)
+        wait_until(lambda: outbox_bytes(pipeline) > OUTBOX_BYTES_MAX, process)
         time.sleep(1)
         full = outbox_bytes(pipeline)
         time.sleep(1)
