@@ -62,7 +62,7 @@ class Job:
     """Whether batches may go to other processes."""
 
     def __post_init__(self) -> None:
-        self._raters = threading.local()
+        self._raters: dict[int, Rater] = {}
         self._count_lock = threading.Lock()
         limits = self.config.limits
         self._limits = Limits(
@@ -123,11 +123,15 @@ class Job:
         return DeduplicateLogic(make, resume_state, self.last_blocks)
 
     def rate(self, judged: Judged) -> Rated:
-        """Amounts of the accepted events. A compiled book belongs to one worker thread."""
-        if not hasattr(self._raters, "rater"):
-            self._raters.rater = Rater(self.book)
-        rater: Rater = self._raters.rater
-        return rater.rate(judged)
+        """Amounts of the accepted events. A compiled book belongs to one worker thread.
+
+        Not a threading.local: Bytewax's workers are no threads of Python's, so that their locals last for one call only
+        (measured: a book compiled anew for every batch).
+        """
+        worker = threading.get_ident()
+        if worker not in self._raters:
+            self._raters[worker] = Rater(self.book)
+        return self._raters[worker].rate(judged)
 
     def _make_writer(self, name: str) -> Writer:
         """Combine and outbox of one shard."""

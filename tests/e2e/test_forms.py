@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from flow.steps.rate import Rater
+
 from .harness import Pipeline, balance, cloud, flat, make_events, truth
 
 EVENTS = make_events(3000)
@@ -59,3 +61,13 @@ def test_any_order_batch_shards_and_workers_give_the_same_bits(
     # Then nothing of it shows.
     assert outcome.balance == balance(accepted=len(events), duplicate=len(events[::7]))
     assert pipeline.views() == truth(events)
+
+
+def test_a_worker_compiles_the_price_book_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given many batches; Bytewax's workers are no threads of Python's, whose locals would last for one batch.
+    compiled = []
+    monkeypatch.setattr("flow.job.Rater", lambda book: compiled.append(book) or Rater(book))
+    pipeline.write("a.parquet", EVENTS)
+    # When one worker rates them, then it compiles one book.
+    pipeline.run(limits={"batch_rows": 50})
+    assert len(compiled) == 1
