@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
 PYTEST_WORKERS ?= 2
 
-.PHONY: help build run test test-fast lint bench clean
+.PHONY: help build run test test-fast sim soak lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,14 @@ test: build ## Run all tests
 
 test-fast: build ## Run the tests that are not marked slow
 	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m 'not slow'
+
+SEED ?= 1
+FROM ?= 1000
+sim: build ## Repeat one seed of the simulator, telling what happens: make sim SEED=7
+	@$(PY) -m tests.sim $(SEED) --verbose
+
+soak: build ## Thousands of seeds of the simulator, from FROM on; stops at the first that fails
+	@$(PY) -m tests.sim --seeds 5000 --from $(FROM)
 
 lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check .
