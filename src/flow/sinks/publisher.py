@@ -30,7 +30,6 @@ class Published:
     blocks: int = 0
     bytes: int = 0
     retries: int = 0
-    last_error: str = ""
 
 
 class Publisher:
@@ -153,7 +152,6 @@ class Publisher:
                 return
             except StoreUnavailable as error:
                 self.published.retries += 1
-                self.published.last_error = str(error)
                 busy = busy + 1 if isinstance(error, StoreBusy) else 0
                 if busy == BUSY_TRIES_MAX:
                     raise StoreError(

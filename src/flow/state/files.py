@@ -3,7 +3,6 @@
 import errno
 import os
 import zlib
-from contextlib import closing
 from pathlib import Path
 
 from ..errors import StateError, TallyflowError
@@ -92,15 +91,6 @@ class SummedFile:
                 os.fsync(self._file.fileno())
             finally:
                 self._file.close()
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file that something else will name, and syncs it. Raises StateError."""
-    try:
-        with closing(SummedFile(path)) as file:
-            file.write(content)
-    except OSError as error:
-        raise explain(error, path, "write") from error
 
 
 def append_synced(path: Path, at: int, content: bytes) -> None:
