@@ -145,8 +145,8 @@ class _Supervisor:
                 error = worker.error()
                 if error is not None and not isinstance(error, EngineStopped):
                     raise error
-            killed = [worker for worker in workers if worker.failed() and worker.error() is None]
-            if killed or time.monotonic() > until or all(worker.ended() for worker in workers):
+            if time.monotonic() > until or all(worker.ended() for worker in workers):
+                killed = [worker for worker in workers if worker.failed() and worker.error() is None]
                 return (killed or [first])[0].reason()
             time.sleep(LOOK_S)
 
