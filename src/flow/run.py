@@ -30,7 +30,7 @@ from .state.files import explain, sync_folder
 from .state.manifest import DamagedManifest
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .store.client import StoreClient, connect
-from .store.fence import Term, check_term, take_term
+from .store.fence import Term, check_term, highest_term, take_term
 from .store.migrate import migrate
 from .store.queries.totals import Totals, rollup_totals
 
@@ -321,7 +321,7 @@ def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) ->
             )
         if lineage.id in known:
             # First the term, then the blocks: with the term taken, nobody else adds any.
-            return take_term(client, lineage.id), _last_blocks(client, lineage)
+            return _take_term(client, directory, lineage), _last_blocks(client, lineage)
         if (directory.path / "committed").exists():
             raise RefusedStart(
                 f"store {config.store.url}: holds nothing of lineage {lineage.id}, which {directory.path} has "
@@ -333,7 +333,24 @@ def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) ->
             "({lineage:String}, now64(6), {state_dir:String}, {currency:String})",
             {"lineage": lineage.id, "state_dir": str(directory.path), "currency": lineage.currency},
         )
-        return take_term(client, lineage.id), {}
+        return _take_term(client, directory, lineage), {}
+
+
+def _take_term(client: StoreClient, directory: StateDirectory, lineage: Lineage) -> Term:
+    """Takes the next term; refuses a state directory without which one was taken since it was last used: an old copy.
+
+    Blocks cannot tell that: a process that was replaced may have cut more of them than its successor. The directory
+    learns of a term before the store does, so that a crash between the two does no harm. Raises StateError.
+    """
+    known, highest = directory.term(), highest_term(client, lineage.id)
+    if highest > known:
+        raise StateError(
+            f"{directory.path}: is older than the store: it knows of term {known} of lineage {lineage.id}, and somebody "
+            f"has taken term {highest} with another state directory; this one is an old copy: start the one that was "
+            "used last"
+        )
+    directory.keep_term(highest + 1)
+    return take_term(client, lineage.id)
 
 
 def _last_blocks(client: StoreClient, lineage: Lineage) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flow.errors import TallyflowError
+from flow.errors import StateError, TallyflowError
 from flow.generate import Synthetic, expected, prices_yaml
 
 from .harness import Pipeline, assert_refused, balance, make_events, refusal, truth
@@ -156,3 +156,16 @@ def test_a_damaged_state_is_named(pipeline: Pipeline) -> None:
     refusal(pipeline, 1, str(segment), "missing")
     segment.write_bytes(kept)
     assert pipeline.run().balance == balance(accepted=500)
+
+
+def test_an_old_copy_of_the_state_is_refused_though_it_has_cut_as_many_blocks(pipeline: Pipeline) -> None:
+    # Given a copy of a state directory, whose original has run since without cutting a block.
+    pipeline.write("a.ndjson", make_events(10))
+    pipeline.run()
+    shutil.copytree(pipeline.folder / "state", pipeline.folder / "copy")
+    pipeline.run()
+    # When the copy is started, then it is refused; the original goes on.
+    with pytest.raises(StateError, match=r"copy: is older than the store: .* old copy"):
+        pipeline.run(state_dir="copy")
+    pipeline.write("b.ndjson", make_events(20)[10:])
+    assert pipeline.run().balance == balance(accepted=20)

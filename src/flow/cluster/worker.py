@@ -74,7 +74,7 @@ def _watch(stop: threading.Event, tell_backlog: Callable[[], None]) -> None:
 
 if __name__ == "__main__":
     main(*map(int, sys.argv[1:]))
-    # The report is written, and nothing else is left to do: threads of Bytewax that still wait for a peer which has gone
-    # could only turn a clean end into an abort.
+    # The report is written, and nothing else is left to do: threads of Bytewax that still wait for a peer which has
+    # gone could only turn a clean end into an abort.
     sys.stderr.flush()
     os._exit(0)

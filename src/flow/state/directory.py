@@ -132,6 +132,18 @@ class StateDirectory:
                 )
         return kept
 
+    def term(self) -> int:
+        """The last term that was taken with this directory; 0 before the first. Raises StateError."""
+        path = self.path / "term"
+        try:
+            return int(path.read_text()) if path.exists() else 0
+        except (OSError, ValueError) as error:
+            raise StateError(f"{path}: damaged ({error}); restore the state directory from a backup") from error
+
+    def keep_term(self, number: int) -> None:
+        """Remembers, synced, which term is about to be taken. Raises StateError."""
+        write_whole(self.path / "term", str(number).encode())
+
     def existing_lineage(self) -> Lineage | None:
         """The lineage of this directory, or None where no run has begun one."""
         path = self.path / "lineage.json"

@@ -32,7 +32,7 @@ def take_term(client: StoreClient, lineage: str) -> Term:
 
     Raises StoreUnavailable, StoreError; TakenOver if another process took one at the same moment and comes first.
     """
-    number, _ = _highest(client, lineage)
+    number = highest_term(client, lineage)
     # The last part makes it unique: process ids repeat, and so do host names of containers.
     term = Term(lineage, number + 1, f"pid {os.getpid()} on {socket.gethostname()} ({uuid.uuid4().hex[:8]})")
     client.command(
@@ -58,6 +58,11 @@ def check_term(client: StoreClient, term: Term) -> None:
         f"store {client.label}: the row of term {term.number} of lineage {term.lineage} is gone from the table fence; "
         "was the store emptied or replaced? This run stops, and nothing was lost"
     )
+
+
+def highest_term(client: StoreClient, lineage: str) -> int:
+    """The highest term that was ever taken; 0 where none was. Raises StoreUnavailable, StoreError."""
+    return _highest(client, lineage)[0]
 
 
 def _highest(client: StoreClient, lineage: str) -> tuple[int, str]:
