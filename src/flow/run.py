@@ -345,8 +345,8 @@ def _take_term(client: StoreClient, directory: StateDirectory, lineage: Lineage)
     known, highest = directory.term(), highest_term(client, lineage.id)
     if highest > known:
         raise StateError(
-            f"{directory.path}: is older than the store: it knows of term {known} of lineage {lineage.id}, and somebody "
-            f"has taken term {highest} with another state directory; this one is an old copy: start the one that was "
+            f"{directory.path}: is older than the store: it knows of term {known} of lineage {lineage.id}, and "
+            f"somebody has taken term {highest} with another state directory; this one is an old copy: start the one that was "
             "used last"
         )
     directory.keep_term(highest + 1)

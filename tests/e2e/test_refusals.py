@@ -168,4 +168,4 @@ def test_an_old_copy_of_the_state_is_refused_though_it_has_cut_as_many_blocks(pi
     with pytest.raises(StateError, match=r"copy: is older than the store: .* old copy"):
         pipeline.run(state_dir="copy")
     pipeline.write("b.ndjson", make_events(20)[10:])
-    assert pipeline.run().balance == balance(accepted=20)
+    assert pipeline.run(state_dir="state").balance == balance(accepted=20)
