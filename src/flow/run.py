@@ -346,8 +346,8 @@ def _take_term(client: StoreClient, directory: StateDirectory, lineage: Lineage)
     if highest > known:
         raise StateError(
             f"{directory.path}: is older than the store: it knows of term {known} of lineage {lineage.id}, and "
-            f"somebody has taken term {highest} with another state directory; this one is an old copy: start the one that was "
-            "used last"
+            f"somebody has taken term {highest} with another state directory; this one is an old copy: start the one "
+            "that was used last"
         )
     directory.keep_term(highest + 1)
     return take_term(client, lineage.id)
