@@ -6,7 +6,7 @@ import pytest
 
 from . import simulate
 
-SEEDS = int(os.environ.get("TALLYFLOW_SIM_SEEDS", "300"))
+SEEDS = int(os.environ.get("TALLYFLOW_SIM_SEEDS", "200"))
 FIRST = int(os.environ.get("TALLYFLOW_SIM_FROM", "0"))
 _RUN = 30
 """Seeds a test: enough that starting one costs nothing, few enough to share them out between processes."""
