@@ -60,8 +60,7 @@ def find_files(patterns: tuple[str, ...]) -> list[Path]:
     for pattern in patterns:
         matches = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]  # noqa: PTH207
         if not matches:
-            shown = glob.escape("").join(pattern)
-            raise SourceError(f"{shown}: no such file; look at source.path in the config")
+            raise SourceError(f"{pattern}: no such file; look at source.path in the config")
         found.update(dict.fromkeys(matches))
     return [Path(path) for path in found]
 
