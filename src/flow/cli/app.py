@@ -11,6 +11,7 @@ from .doctor import doctor
 from .generate import generate
 from .init import init
 from .invoice import invoice
+from .prices import prices
 from .run import run
 from .sql import sql
 from .trace import trace
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (run, invoice, sql, verify, generate, trace, init, doctor):
     app.command()(command)
+app.add_typer(prices, name="prices")
 
 
 def _version(asked: bool) -> None:
