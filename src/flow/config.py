@@ -3,183 +3,41 @@
 In the file a duration is `200ms` or `72h` and a size `64MiB`; here they are integers, and their names carry
 the unit. Paths are relative to the file. `${NAME}` in a value is replaced from the environment, and what it
 was replaced by never stands in a message: messages show values as they are written in the file, without
-passwords.
+passwords. How each value is read is in `flow/config_values.py`.
 """
 
-import glob
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
+from .config_values import (
+    COUNT,
+    NAME,
+    FilePath,
+    Patterns,
+    as_brokers,
+    as_endpoint,
+    as_horizon_us,
+    as_listen,
+    as_option,
+    as_text,
+    as_topics,
+    config_folder,
+    count,
+    duration,
+    problem,
+    size,
+)
 from .yaml_nodes import Problems, Steps, compose, did_you_mean, kind_of, line_of, pairs, read_text, shown
 
-_DURATION_US = {
-    "us": 1,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-}
-_SIZE_BYTES: dict[str, int] = {"B": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("KMGT", start=1)
-    for suffix, base in (("B", 1000), ("iB", 1024))
-}
-_DURATION = re.compile(r"([0-9]{1,9})(us|ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]{1,18}) ?([KMGT]i?B|B)?", re.IGNORECASE)
-_COUNT = re.compile(r"[0-9][0-9_]{0,30}")
 _ENVIRONMENT = re.compile(r"\$\{([^}]*)\}?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BROKER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-
-PROBLEM = "tallyflow"
-"""The pydantic error type of the messages written here; they follow the value as it stands in the file."""
-
-
-# ---- Values --------------------------------------------------------------------------------------
-
-
-def _problem(message: str) -> PydanticCustomError:
-    return PydanticCustomError(PROBLEM, "{message}", {"message": message})
-
-
-def _unit_us(text: object, example: str) -> int:
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise _problem(f"is not a duration; write {example}")
-    return int(match[1]) * _DURATION_US[match[2]]
-
-
-def _unit_bytes(text: object) -> int:
-    match = _SIZE.fullmatch(str(text)) if isinstance(text, str | int) else None
-    if match is None:
-        raise _problem("is not a size; write 1048576, 64MiB or 2GB")
-    unit = (match[2] or "B").upper().replace("I", "i")
-    return int(match[1]) * _SIZE_BYTES[unit]
-
-
-def _units(text: object) -> int:
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    if isinstance(text, str) and _COUNT.fullmatch(text):
-        return int(text.replace("_", ""))
-    raise _problem("is not a whole number")
-
-
-def _bounded(read: Callable[[object], int], least: int | str, most: int | str) -> BeforeValidator:
-    """A value with bounds, which are written as in the file."""
-
-    def check(value: object) -> int:
-        number = read(value)
-        if number < read(least):
-            raise _problem(f"is too small; at least {least}")
-        if number > read(most):
-            raise _problem(f"is too large; at most {most}")
-        return number
-
-    return BeforeValidator(check)
-
-
-def _duration(least: str, most: str) -> BeforeValidator:
-    return _bounded(lambda text: _unit_us(text, "200ms, 5s or 72h"), least, most)
-
-
-def _size(least: str, most: str) -> BeforeValidator:
-    return _bounded(_unit_bytes, least, most)
-
-
-def _count(least: int, most: int) -> BeforeValidator:
-    return _bounded(_units, least, most)
-
-
-def _horizon_us(text: object) -> int | None:
-    if text == "unbounded":
-        return None
-    if (horizon_us := _unit_us(text, "200ms, 5s, 72h or unbounded")) == 0:
-        raise _problem("catches no duplicate; write unbounded for no limit")
-    return horizon_us
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _problem("is not text; quote it")
-    if not value:
-        raise _problem("is empty")
-    return value
-
-
-def _folder(info: ValidationInfo) -> Path:
-    """Where relative paths begin: the config file's folder."""
-    return Path(info.context["folder"]) if info.context else Path()
-
-
-def _path(value: object, info: ValidationInfo) -> Path:
-    return value if isinstance(value, Path) else _folder(info) / _text(value)
-
-
-def _patterns(value: object, info: ValidationInfo) -> tuple[str, ...]:
-    """One glob or a list of them, made absolute; characters of the folder itself are never a pattern."""
-    given = value if isinstance(value, list | tuple) else [value]
-    texts = [text for text in given if isinstance(text, str) and text]
-    if not texts:
-        raise _problem("names no files")
-    if len(texts) < len(given):
-        raise _problem("holds something that is not text; quote it")
-    folder = str(_folder(info))
-    return tuple(os.path.join(glob.escape(folder), text) for text in texts)  # noqa: PTH118
-
-
-def _texts(value: object, what: str, separator: str | None = None) -> tuple[str, ...]:
-    """One text or a list of them, without repeats; `separator` cuts a single text up as well."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(separator)] if separator else [value]
-    if not isinstance(value, list | tuple) or not value:
-        raise _problem(f"names no {what}")
-    if not all(isinstance(text, str) and text for text in value):
-        raise _problem(f"holds a {what} that is empty or not text; quote it")
-    if len(set(value)) < len(value):
-        raise _problem(f"names a {what} twice")
-    return tuple(value)
-
-
-def _brokers(value: object) -> tuple[str, ...]:
-    brokers = _texts(value, "broker", ",")
-    for broker in brokers:
-        match = _BROKER.fullmatch(broker)
-        if match is None or not 0 < int(match[1] or 9092) < 65536:
-            raise _problem("holds a broker that is not host:port; write kafka-1:9092 or [::1]:9092")
-    return brokers
-
-
-def _topics(value: object) -> tuple[str, ...]:
-    topics = _texts(value, "topic")
-    if not all(_TOPIC.fullmatch(topic) and topic not in (".", "..") for topic in topics):
-        raise _problem("holds a topic that is not 1 to 249 letters, digits, dots, _ and -")
-    return topics
-
-
-def _option(value: object) -> SecretStr:
-    """A value of an option as librdkafka wants it: text."""
-    if isinstance(value, SecretStr):
-        return value
-    if isinstance(value, bool):
-        return SecretStr("true" if value else "false")
-    if isinstance(value, str | int):
-        return SecretStr(str(value))
-    raise _problem("is neither text, a number nor true or false")
-
-
-FilePath = Annotated[Path, BeforeValidator(_path)]
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 
 
 class _Model(BaseModel):
@@ -209,15 +67,15 @@ class LedgerSource(_Model):
     """The ledger to read; None: the one of this config."""
 
 
-Shape = Annotated[int | None, _count(0, 10**12)]
+Shape = Annotated[int | None, count(0, 10**12)]
 
 
 class SyntheticSource(_Model):
     """Events made up from a seed. What is left out has the generator's default; it also checks the ranges."""
 
     kind: Literal["synthetic"]
-    seed: Annotated[int, _count(0, 2**63 - 1)] = 1
-    events: Annotated[int, _count(1, 10**13)] = 3_000_000
+    seed: Annotated[int, count(0, 2**63 - 1)] = 1
+    events: Annotated[int, count(1, 10**13)] = 3_000_000
     customers: Shape = None
     zipf_permille: Shape = None
     projects: Shape = None
@@ -262,16 +120,16 @@ class KafkaSource(_Model):
     """The partitions of Kafka topics: JSON, NDJSON or Arrow IPC in each message."""
 
     kind: Literal["kafka"]
-    brokers: Annotated[tuple[str, ...], BeforeValidator(_brokers)]
+    brokers: Annotated[tuple[str, ...], BeforeValidator(as_brokers)]
     """host:port, where to learn of the others."""
-    topics: Annotated[tuple[str, ...], BeforeValidator(_topics)] = Field(alias="topic")
-    group: Annotated[str, BeforeValidator(_text)] | None = None
+    topics: Annotated[tuple[str, ...], BeforeValidator(as_topics)] = Field(alias="topic")
+    group: Annotated[str, BeforeValidator(as_text)] | None = None
     """The consumer group in which lag tools see how far the job is; nothing is ever read from there."""
     start: Literal["beginning", "end"] = "beginning"
     """Where a topic begins that this state directory has not read yet."""
     until: Literal["end"] | None = None
     """`end`: stop at what were the ends of the partitions at the start. None: never."""
-    options: dict[str, Annotated[SecretStr, BeforeValidator(_option)]] = {}
+    options: dict[str, Annotated[SecretStr, BeforeValidator(as_option)]] = {}
     """Of librdkafka, passed on as they are: security.protocol, sasl.password, ..."""
 
 
@@ -319,23 +177,23 @@ class Store(_Model):
 def _store(value: object, info: ValidationInfo) -> Store:
     if isinstance(value, Store):
         return value
-    url = _text(value)
+    url = as_text(value)
     if url.startswith("chdb:"):
         return _chdb_store(url.removeprefix("chdb:"), info)
     if url.startswith("clickhouse:"):
         return _clickhouse_store(url)
-    raise _problem("is not a store; write chdb:run/store or clickhouse://user:password@host:8123/tallyflow")
+    raise problem("is not a store; write chdb:run/store or clickhouse://user:password@host:8123/tallyflow")
 
 
 def _chdb_store(place: str, info: ValidationInfo) -> Store:
     if place.startswith("//") and not place.startswith("///"):
         # By the rules of URLs this would be a host; or was a relative folder meant, or an absolute one?
         relative = f"chdb:{place[2:]}" if place[2:] else "chdb:run/store"
-        raise _problem(f"is ambiguous; write {relative} (relative to this file) or chdb:///absolute/path")
+        raise problem(f"is ambiguous; write {relative} (relative to this file) or chdb:///absolute/path")
     path = "/" + place.lstrip("/") if place.startswith("/") else place
     if path in ("", "/"):
-        raise _problem("names no folder; write chdb:run/store or chdb:///absolute/path")
-    return Store(kind="chdb", path=_folder(info) / path)
+        raise problem("names no folder; write chdb:run/store or chdb:///absolute/path")
+    return Store(kind="chdb", path=config_folder(info) / path)
 
 
 def _clickhouse_store(url: str) -> Store:
@@ -343,15 +201,15 @@ def _clickhouse_store(url: str) -> Store:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _problem("has a host or port that is none") from None
+        raise problem("has a host or port that is none") from None
     if not parts.hostname:
-        raise _problem("names no host; write clickhouse://user:password@host:8123/tallyflow")
+        raise problem("names no host; write clickhouse://user:password@host:8123/tallyflow")
     database = unquote(parts.path.removeprefix("/")) or "tallyflow"
-    if not _NAME.fullmatch(database):
-        raise _problem("has a database whose name is not letters, digits and _")
+    if not NAME.fullmatch(database):
+        raise problem("has a database whose name is not letters, digits and _")
     options = parse_qsl(parts.query, keep_blank_values=True)
     if parts.fragment or any(option not in (("secure", "true"), ("secure", "false")) for option in options):
-        raise _problem("has an option other than ?secure=true; write # and ? of a password as %23 and %3F")
+        raise problem("has an option other than ?secure=true; write # and ? of a password as %23 and %3F")
     secure = ("secure", "true") in options
     return Store(
         kind="clickhouse",
@@ -370,27 +228,56 @@ def _clickhouse_store(url: str) -> Store:
 class Dedup(_Model):
     """How far back a duplicate is caught."""
 
-    horizon_us: Annotated[int | None, BeforeValidator(_horizon_us)] = Field(alias="horizon", default=72 * 3_600_000_000)
+    horizon_us: Annotated[int | None, BeforeValidator(as_horizon_us)] = Field(
+        alias="horizon", default=72 * 3_600_000_000
+    )
     """Event time behind the watermark; None: unbounded."""
-    generations: Annotated[int, _count(1, 1000)] = 6
+    generations: Annotated[int, count(1, 1000)] = 6
     """In how many slices the horizon is kept and retired."""
 
 
 class Limits(_Model):
     """The maximum of everything that could grow; each has a default that real use does not meet."""
 
-    event_bytes_max: Annotated[int, _size("256B", "1GiB")] = 2**20
-    string_bytes_max: Annotated[int, _size("16B", "1MiB")] = 1024
-    quantity_max: Annotated[int, _count(1, 2**63 - 1)] = 10**12
-    meters_per_event_max: Annotated[int, _count(1, 1000)] = 64
-    clock_skew_us: Annotated[int, _duration("0s", "365d")] = Field(alias="clock_skew", default=300_000_000)
+    event_bytes_max: Annotated[int, size("256B", "1GiB")] = 2**20
+    string_bytes_max: Annotated[int, size("16B", "1MiB")] = 1024
+    quantity_max: Annotated[int, count(1, 2**63 - 1)] = 10**12
+    meters_per_event_max: Annotated[int, count(1, 1000)] = 64
+    clock_skew_us: Annotated[int, duration("0s", "365d")] = Field(alias="clock_skew", default=300_000_000)
     """How far ahead of now an event's time may be."""
-    outbox_bytes_max: Annotated[int, _size("1MiB", "1000TiB")] = 10 * 2**30
+    outbox_bytes_max: Annotated[int, size("1MiB", "1000TiB")] = 10 * 2**30
     """Blocks that wait for ClickHouse; when they reach it, the source pauses."""
-    keys_max: Annotated[int, _count(1, 2**31 - 1)] = 10_000_000
+    keys_max: Annotated[int, count(1, 2**31 - 1)] = 10_000_000
     """Distinct combinations of dimensions of one run."""
-    batch_rows: Annotated[int, _count(1, 2**22)] = 65_536
+    batch_rows: Annotated[int, count(1, 2**22)] = 65_536
     """Rows of a batch that a source aims at."""
+
+
+class Metrics(_Model):
+    """Where metrics and health are served over HTTP: `/metrics`, `/healthz`, `/readyz`."""
+
+    listen: Annotated[str, BeforeValidator(as_listen)]
+    """host:port of the first process; each further one of a cluster takes the next port."""
+
+    def address(self, process: int = 0) -> tuple[str, int]:
+        """Host and port of the process of this number."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port) + process
+
+
+class Log(_Model):
+    """What is told on stderr, and how."""
+
+    format: Literal["pretty", "json"] = "pretty"
+    """For people, or an object a line for a collector."""
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+class Traces(_Model):
+    """Where OpenTelemetry spans go; needs the extra `otel`."""
+
+    endpoint: Annotated[str, BeforeValidator(as_endpoint)]
+    """An OTLP/HTTP collector, for example http://collector:4318/v1/traces."""
 
 
 class Config(_Model):
@@ -403,9 +290,14 @@ class Config(_Model):
     ledger: FilePath | None = None
     """A folder of Parquet; None: no ledger is kept."""
     dedup: Dedup = Dedup()
-    epoch_us: Annotated[int, _duration("50ms", "1h")] = Field(alias="epoch", default=5_000_000)
-    shards: Annotated[int, _count(1, 256)] = 1
+    epoch_us: Annotated[int, duration("50ms", "1h")] = Field(alias="epoch", default=5_000_000)
+    shards: Annotated[int, count(1, 256)] = 1
     limits: Limits = Limits()
+    metrics: Metrics | None = None
+    """None: no port is opened."""
+    log: Log = Log()
+    traces: Traces | None = None
+    """None: no spans are made."""
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -476,7 +368,7 @@ class _Reader:
             return None
         if kind == "bool":
             return node.value.lower() in ("yes", "true", "on")
-        if kind == "int" and _COUNT.fullmatch(node.value):
+        if kind == "int" and COUNT.fullmatch(node.value):
             return int(node.value.replace("_", ""))
         return self._replaced(node, steps)
 
@@ -487,7 +379,7 @@ class _Reader:
 
         def replace(match: re.Match[str]) -> str:
             name = match[1]
-            if not _NAME.fullmatch(name) or not match[0].endswith("}"):
+            if not NAME.fullmatch(name) or not match[0].endswith("}"):
                 self.problems.add(line_of(node), steps, "'${' begins an environment variable; write ${NAME}")
             elif name not in self.environment:
                 self.problems.add(line_of(node), steps, f"environment variable {name} is not set")
@@ -543,7 +435,13 @@ class _Reader:
 
 def _keys(loc: Steps) -> list[str]:
     """The keys that may stand where pydantic found an unknown one."""
-    models: dict[Steps, type[_Model]] = {("dedup",): Dedup, ("limits",): Limits}
+    models: dict[Steps, type[_Model]] = {
+        ("dedup",): Dedup,
+        ("limits",): Limits,
+        ("metrics",): Metrics,
+        ("log",): Log,
+        ("traces",): Traces,
+    }
     models |= {("source", kind): model for kind, model in SOURCES.items()}
     fields = models.get(loc[:-1], Config).model_fields
     return [field.alias or name for name, field in fields.items()]

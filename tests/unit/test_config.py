@@ -113,7 +113,7 @@ def test_durations(written: str, horizon_us: int) -> None:
 
 NO_HORIZON = "is not a duration; write 200ms, 5s, 72h or unbounded"
 NO_SIZE = "is not a size; write 1048576, 64MiB or 2GB"
-KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits"
+KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits, metrics, log, traces"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,22 @@ KNOWN = "source, prices, store, state_dir, ledger, dedup, epoch, shards, limits"
         (
             {"state_dir": "'${NOPE'"},
             ["c.yaml:4: state_dir: '${' begins an environment variable; write ${NAME}"],
+        ),
+        (
+            {"metrics": "{listen: 9464}", "log": "{level: loud}", "traces": "{endpoint: collector, retries: 3}"},
+            [
+                "c.yaml:5: metrics.listen: '9464' is not text; quote it",
+                "c.yaml:6: log.level: 'loud' is none of 'debug', 'info', 'warning' or 'error'",
+                "c.yaml:7: traces.endpoint: 'collector' is not a URL; write http://collector:4318/v1/traces",
+                "c.yaml:7: traces.retries: unknown key; known here: endpoint",
+            ],
+        ),
+        (
+            {"metrics": "{listen: '0.0.0.0'}"},
+            [
+                "c.yaml:5: metrics.listen: '0.0.0.0' is not host:port; write 127.0.0.1:9464, or 0.0.0.0:9464 for all "
+                "interfaces"
+            ],
         ),
         ({"epoch": "5s\nepoch: 6s"}, ["c.yaml:6: epoch: stands twice (first in line 5)"]),
         (
@@ -353,3 +369,9 @@ def test_no_message_shows_what_a_variable_holds(key: str) -> None:
         except ConfigError as error:
             assert "hunter2" not in str(error)
             assert error.__suppress_context__ or "hunter2" not in repr(error.__context__)
+
+
+def test_each_process_has_its_own_port() -> None:
+    metrics = read(text(metrics="{listen: '[::1]:9464'}")).metrics
+    assert metrics is not None
+    assert [metrics.address(process) for process in (0, 2)] == [("::1", 9464), ("::1", 9466)]
