@@ -28,6 +28,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "faults": ("", ""),
     "schema": ("", "pyarrow"),
+    "rounding": ("", ""),
     "yaml_nodes": ("errors", "yaml"),
     "config_values": ("", "pydantic pydantic_core"),
     "config": ("errors yaml_nodes config_values", "pydantic pydantic_core yaml"),
@@ -41,7 +42,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
-    "statements": ("errors schema prices store", "rich"),
+    "statements": ("errors schema rounding prices store", "rich"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "run": ("errors faults config prices state steps store sinks job", "bytewax"),
     "cluster": ("errors config prices state job run", ""),
@@ -53,7 +54,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "__main__": ("cli", ""),
 }
 
-NO_FLOAT_ROOMS = ("schema", "prices", "oracle", "kernels", "steps", "sinks", "statements", "verify")
+NO_FLOAT_ROOMS = ("schema", "rounding", "prices", "oracle", "kernels", "steps", "sinks", "statements", "verify")
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}
 PATH_NAMES = {"folder", "path", "directory", "parent", "samples"}
 FLOAT_CALLS = {"timestamp", "total_seconds", "time", "perf_counter", "monotonic"}

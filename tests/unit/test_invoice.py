@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from flow.cli.invoice import invoice as invoice_command
 from flow.config import Store
 from flow.errors import ConfigError, StoreError
+from flow.rounding import div_half_even
 from flow.statements.invoice import Invoice, Item, _Tree, make_invoice, parse_levels, parse_period
 from flow.statements.render import as_csv, as_json, print_table, printable
-from flow.statements.rounding import div_half_even
 from flow.store import StoreClient, connect, insert_arrow_file, migrate
 from flow.store.queries.usage_of_customer import Usage
 from flow.store.tables import TABLES

@@ -1,17 +1,21 @@
 """Rounding against exact fractions."""
 
+import math
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flow.statements.rounding import (
+from flow.rounding import (
+    RULES,
+    RoundingRule,
     decimal_text,
     div_half_even,
     div_half_up,
     largest_remainder,
     minor_digits,
+    share,
 )
 
 NUMBERS = st.integers(-(2**130), 2**130)
@@ -47,6 +51,57 @@ def test_half_up_is_nearest_with_halves_away_from_zero(number: int, divisor: int
 )
 def test_halves(number: int, even: int, up: int) -> None:
     assert (div_half_even(number, 10), div_half_up(number, 10)) == (even, up)
+
+
+@pytest.mark.parametrize(
+    ("rule", "tenths"),
+    [
+        ("half-even", {5: 0, 15: 2, -5: 0, -15: -2, 6: 1, -6: -1, 4: 0}),
+        ("half-up", {5: 1, 15: 2, -5: -1, -15: -2, 6: 1, -6: -1, 4: 0}),
+        ("half-down", {5: 0, 15: 1, -5: 0, -15: -1, 6: 1, -6: -1, 4: 0}),
+        ("ceil", {1: 1, 9: 1, 10: 1, -1: 0, -9: 0, -10: -1, 0: 0}),
+        ("floor", {1: 0, 9: 0, 10: 1, -1: -1, -9: -1, -10: -1, 0: 0}),
+        ("up", {1: 1, 9: 1, 10: 1, -1: -1, -9: -1, -10: -1, 0: 0}),
+        ("down", {1: 0, 9: 0, 10: 1, -1: 0, -9: 0, -10: -1, 0: 0}),
+    ],
+)
+def test_every_rule_by_name(rule: RoundingRule, tenths: dict[int, int]) -> None:
+    assert {number: RULES[rule](number, 10) for number in tenths} == tenths
+
+
+@given(st.sampled_from(sorted(RULES)), NUMBERS, DIVISORS)
+def test_a_rule_gives_one_of_the_two_neighbours_and_leaves_what_is_whole(
+    rule: RoundingRule, number: int, divisor: int
+) -> None:
+    exact = Fraction(number, divisor)
+    assert RULES[rule](number, divisor) in (math.floor(exact), math.ceil(exact))
+    assert RULES[rule](number * divisor, divisor) == number
+
+
+PARTS = st.lists(st.fractions(-(10**6), 10**6, max_denominator=999), min_size=1, max_size=20)
+
+
+@given(PARTS, st.integers(-(10**7), 10**7))
+def test_a_share_adds_up_whatever_the_parts(parts: list[Fraction], total: int) -> None:
+    assert sum(share(parts, total)) == total
+
+
+@given(PARTS)
+def test_a_share_of_the_sum_itself_is_each_part_rounded_down_or_up(parts: list[Fraction]) -> None:
+    total = math.floor(sum(parts))
+    shares = share([*parts, total - sum(parts)], total)
+    assert all(part - 1 < own < part + 1 for part, own in zip(parts, shares, strict=False))
+
+
+def test_a_share_gives_what_is_missing_to_the_largest_loss_and_the_earlier_on_a_tie() -> None:
+    third = Fraction(1, 3)
+    assert share([third, third, third], 1) == [1, 0, 0]
+    assert share([Fraction(1, 10), Fraction(9, 10)], 1) == [0, 1]
+    assert share([Fraction(100), Fraction(-99, 1) - Fraction(995, 1000)], 1) == [100, -99]
+    assert share([Fraction(0), Fraction(0)], 3) == [2, 1]
+    assert share([], 0) == []
+    with pytest.raises(ValueError, match="no parts"):
+        share([], 1)
 
 
 @given(st.lists(st.integers(0, 2**130), min_size=1, max_size=20), NUMBERS)

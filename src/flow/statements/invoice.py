@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ..errors import ConfigError, StoreError
+from ..rounding import FEMTO_DIGITS, RULES, RoundingRule, largest_remainder, minor_digits
 from ..schema import REQUESTS
 from ..store import StoreClient
 from ..store.queries.customers_like import customers_like
 from ..store.queries.months_of_customer import months_of_customer
 from ..store.queries.usage_of_customer import LEVELS, TIME_LEVELS, Usage, usage_of_customer
-from .rounding import FEMTO_DIGITS, RULES, RoundingRule, largest_remainder, minor_digits
 
 UNKNOWN_KEY = "(unknown key)"
 """How the meter of a row begins whose key the store does not hold."""

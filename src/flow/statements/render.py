@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..rounding import FEMTO_DIGITS, decimal_text
 from .invoice import LINE, Invoice, Item
-from .rounding import FEMTO_DIGITS, decimal_text
 
 
 def as_json(invoice: Invoice) -> str:
