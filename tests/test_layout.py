@@ -33,8 +33,10 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "config_values": ("", "pydantic pydantic_core"),
     "config": ("errors yaml_nodes config_values", "pydantic pydantic_core yaml"),
     "prices": ("errors schema yaml_nodes", "yaml"),
+    "plans": ("errors rounding yaml_nodes", "yaml"),
     "state": ("errors faults schema", "pyarrow"),
     "oracle": ("errors schema", ""),
+    "adapters": ("errors schema", "pyarrow"),
     "generate": ("errors schema", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),
@@ -48,13 +50,24 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cluster": ("errors config prices state job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "cli": (
-        "errors schema config prices state generate traces kernels steps sources store statements run cluster verify",
+        "errors schema adapters config prices state generate traces kernels steps sources store statements run cluster verify",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
 }
 
-NO_FLOAT_ROOMS = ("schema", "rounding", "prices", "oracle", "kernels", "steps", "sinks", "statements", "verify")
+NO_FLOAT_ROOMS = (
+    "schema",
+    "rounding",
+    "prices",
+    "plans",
+    "oracle",
+    "kernels",
+    "steps",
+    "sinks",
+    "statements",
+    "verify",
+)
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}
 PATH_NAMES = {"folder", "path", "directory", "parent", "samples"}
 FLOAT_CALLS = {"timestamp", "total_seconds", "time", "perf_counter", "monotonic"}

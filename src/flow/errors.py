@@ -39,6 +39,10 @@ class SourceError(TallyflowError):
     """An input cannot be read as a whole (missing, not Parquet, replaced since the last run)."""
 
 
+class PayloadError(TallyflowError):
+    """A provider's payload that no event can be made of; the message says what in it is wrong."""
+
+
 class StateError(TallyflowError):
     """A file of the state directory is missing, cut or corrupt; the message names it."""
 
@@ -53,6 +57,10 @@ class ClusterError(TallyflowError):
 
 class StoreError(TallyflowError):
     """ClickHouse refused something that a retry will not mend."""
+
+
+class PlanError(TallyflowError):
+    """A plan says nothing of this usage, or needs to know more of it; the message names the quantity and the mend."""
 
 
 class OverflowStop(TallyflowError):
