@@ -2,18 +2,22 @@
 
 Layout: a *class* is what the price book can tell apart: a number a row for each of the four narrowing dimensions, 0
 where the book does not name the value. A combination of four classes is packed into 64 bits (customer 24, model 20,
-region 10, service tier 10) and found in an open-addressing table; for each combination and book meter stands the
-number of a *timeline*, a run of steps (from_us ascending, 128-bit rate), or UNPRICED or UNBILLED. A step is in
-force from its instant on, that instant included, until the next.
+region 10, service tier 10) and found in an open-addressing table; it leads to a *vector*, which has the number of a
+*timeline* for each book meter, or UNPRICED or UNBILLED. A timeline is a run of steps (from_us ascending, rule); a step
+is in force from its instant on, that instant included, until the next. A *rule* is a 128-bit rate; or a choice between
+two rules by the hours of a schedule; or a grid of rates, in which the event's context and the quantities of other
+meters choose one. Amounts are whole numbers of 10^-15 / per; `per` has a number, 0 for 1, that goes into the flag.
 
-Cost: about 6 ns a usage item. Proved by: tests/parity/test_rate.py against flow/oracle/rating.py.
+Rows are taken 32 at a time: hash and prefetch their combinations, then rate.
+
+Cost: about 7 ns a usage item. Proved by: tests/parity/test_rate.py against flow/oracle/rating.py.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
-from .int128 cimport i128, i128_from_int64, i128_load, i128_mul, i128_store
+from .int128 cimport i128, i128_add, i128_from_int64, i128_load, i128_mul, i128_store, prefetch
 from .hash cimport fmix64
 from .memory cimport grown as _grown
 from .status cimport CORE_SOURCE_HASH
@@ -21,45 +25,158 @@ from .status cimport CORE_SOURCE_HASH
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
 
 PRICED, UNPRICED, UNBILLED = 0, 1, 2
+PER_SHIFT = 2
 CLASS_BITS = (24, 20, 10, 10)  # customer, model, region, service_tier
+TIMES_MAX = 8
+TABLES_MAX = 4
 
 cdef enum:
-    F_PRICED = 0
     F_UNPRICED = 1
     F_UNBILLED = 2
+    F_PER_SHIFT = 2  # a priced item's flag is the number of its `per`, shifted by this
     T_UNPRICED = -1
     T_UNBILLED = -2
     MISSING_MAX = 65536
+    BLOCK = 32
+    C_TIMES_MAX = 8
+    C_TABLES_MAX = 4
+    HOLIDAY = 7
+    MINUTES = 1440
 
 cdef enum:
     ERROR_OVERFLOW = 1
 
+cdef enum Kind:
+    SIMPLE
+    CHOICE
+    GRID
+
+cdef extern from *:
+    """
+    /* Both return 1 on overflow. Units are never negative, a size never 0. */
+    static inline int tf_wide_mul(__int128 a, __int128 b, __int128 *out) { return __builtin_mul_overflow(a, b, out); }
+    static inline int64_t tf_saturating_add(int64_t a, int64_t b) {
+        int64_t sum;
+        return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+    }
+    static inline __int128 tf_started(__int128 units, int64_t size) { return units / size + (units % size != 0); }
+    """
+    int wide_mul "tf_wide_mul"(i128 a, i128 b, i128 *out) nogil
+    int64_t saturating_add "tf_saturating_add"(int64_t a, int64_t b) nogil
+    i128 started "tf_started"(i128 units, int64_t size) nogil
+
 cdef struct Combination:
     uint64_t packed_plus_one  # 0 is an empty slot
-    int64_t base  # into `timeline_of`
+    int64_t base  # of its vector, in `timeline_of`
 
 cdef struct Timeline:
+    int64_t last_from_us  # the last step, which most events are in
     int64_t start
-    int64_t steps
+    int32_t last_rule
+    int32_t steps
+
+cdef struct Step:
+    int64_t from_us
+    int64_t rule
+
+cdef struct Rule:
+    i128 rate  # SIMPLE
+    int32_t kind
+    int32_t flag  # what a priced item's flag is
+    int32_t schedule  # CHOICE
+    int32_t within
+    int32_t otherwise
+    int32_t grid  # GRID
+
+cdef struct Table:
+    int64_t start  # into `numbers`
+    int32_t meter
+    int32_t values
+    int32_t otherwise  # the index of any other quantity; -1: there is no price for it
+    int32_t stride  # in cells
+
+cdef struct Grid:
+    int64_t cells  # into `cells`
+    int64_t thresholds  # into `numbers`
+    int64_t package  # units of a package; 0: units are paid for
+    int32_t tiers
+    int32_t context  # number of the context; -1 where there are no tiers
+    int32_t part
+    int32_t times_count
+    int32_t table_count
+    int32_t times[C_TIMES_MAX]
+    Table tables[C_TABLES_MAX]
+
+cdef struct Schedule:
+    int64_t first  # of its offsets, in `numbers`: instants (seconds), then offsets (seconds)
+    int64_t offsets
+    int64_t holidays  # in `numbers`: local days since 1970-01-01, ascending
+    int64_t holiday_count
+    int64_t valid_from  # seconds: where the offset that was last used holds
+    int64_t valid_to
+    int64_t offset
+    int64_t day  # the day whose kinds were last looked up
+    int32_t kind
+    int32_t kind_before
+    uint8_t today[8][MINUTES]  # by the kind of day and minute
+    uint8_t after[8][MINUTES]  # the same for what began the day before, by that day's kind
+
+cdef struct Context:
+    int64_t members  # into `numbers`: for each book meter 0, or its place in the context, from 1
+
+cdef struct Event:  # the one that is rated
+    const int32_t *meter
+    const int32_t *book_meter
+    const int64_t *quantity
+    int64_t time_us
+    int64_t first
+    int64_t end
+    int32_t context  # the one whose sum is known
+    int64_t context_sum
 
 
 cdef inline uint64_t pack(int64_t customer, int64_t model, int64_t region, int64_t tier) noexcept nogil:
     return (<uint64_t>customer << 40) | (<uint64_t>model << 20) | (<uint64_t>region << 10) | <uint64_t>tier
 
 
+cdef inline bint quantity_of(Event *event, int32_t meter, int64_t *quantity) noexcept nogil:
+    """Whether the event has a meter, and how much of it."""
+    cdef int64_t j
+    for j in range(event.first, event.end):
+        if event.book_meter[event.meter[j]] == meter:
+            quantity[0] = event.quantity[j]
+            return True
+    return False
+
+
 cdef class RateTable:
-    """A compiled price book: filled combination by combination as they are met, then only read."""
+    """A compiled price book: filled combination by combination as they are met, then only read.
+
+    One thread at a time: a schedule remembers where it was.
+    """
 
     cdef readonly int64_t meters  # book meters; number 0 is `requests`
     cdef Combination *table
     cdef uint64_t mask
     cdef int64_t used
     cdef int32_t *timeline_of
+    cdef int64_t vectors
     cdef Timeline *timelines
     cdef int64_t timeline_count
-    cdef int64_t *step_from_us
-    cdef char *step_rate  # 16 bytes a step
+    cdef Step *steps
     cdef int64_t step_count
+    cdef Rule *rules
+    cdef int64_t rule_count
+    cdef Grid *grids
+    cdef int64_t grid_count
+    cdef char *cells  # 16 bytes each
+    cdef int64_t cell_count
+    cdef int64_t *numbers
+    cdef int64_t number_count
+    cdef Schedule *schedules
+    cdef int64_t schedule_count
+    cdef Context *contexts
+    cdef int64_t context_count
 
     def __cinit__(self, int64_t meters):
         self.meters = meters
@@ -72,8 +189,163 @@ cdef class RateTable:
         free(self.table)
         free(self.timeline_of)
         free(self.timelines)
-        free(self.step_from_us)
-        free(self.step_rate)
+        free(self.steps)
+        free(self.rules)
+        free(self.grids)
+        free(self.cells)
+        free(self.numbers)
+        free(self.schedules)
+        free(self.contexts)
+
+    # -- what the book says, piece by piece
+
+    cdef int64_t _add_numbers(self, list values) except -1:
+        cdef int64_t first = self.number_count, i, n = len(values)
+        self.numbers = <int64_t *>_grown(self.numbers, (first + n + 1) * sizeof(int64_t))
+        for i in range(n):
+            self.numbers[first + i] = values[i]
+        self.number_count += n
+        return first
+
+    cdef Rule *_new_rule(self, Kind kind) except NULL:
+        self.rules = <Rule *>_grown(self.rules, (self.rule_count + 1) * sizeof(Rule))
+        memset(&self.rules[self.rule_count], 0, sizeof(Rule))
+        self.rules[self.rule_count].kind = kind
+        self.rule_count += 1
+        return &self.rules[self.rule_count - 1]
+
+    def _check_rule(self, number):
+        if not -1 <= number < self.rule_count:
+            raise ValueError(f"there is no rule {number}")
+
+    def add_schedule(
+        self, list instants not None, list offsets not None, bytes today not None, bytes after not None,
+        list holidays not None,
+    ):
+        """Hours by the clock on the wall. Returns the schedule's number.
+
+        `instants` ascending seconds since 1970, the first of them before every event, from each of which on the offset
+        (seconds) of the same place holds; `today`, `after`: 0 or 1 for each of 8 kinds of days (Monday 0, a holiday 7)
+        and 1440 minutes, of what begins on that day, and of what began the day before, by the kind of that day;
+        `holidays` ascending local days since 1970-01-01.
+        """
+        cdef Schedule *schedule
+        if len(instants) != len(offsets) or not instants or not len(today) == len(after) == 8 * MINUTES:
+            raise ValueError("an offset for each instant and 8 x 1440 minutes are expected")
+        self.schedules = <Schedule *>_grown(self.schedules, (self.schedule_count + 1) * sizeof(Schedule))
+        schedule = &self.schedules[self.schedule_count]
+        schedule.first = self._add_numbers(instants + offsets)
+        schedule.offsets = len(instants)
+        schedule.holidays = self._add_numbers(holidays)
+        schedule.holiday_count = len(holidays)
+        schedule.valid_from, schedule.valid_to, schedule.day = 0, -1, -(1 << 40)
+        memcpy(schedule.today, <const char *>today, 8 * MINUTES)
+        memcpy(schedule.after, <const char *>after, 8 * MINUTES)
+        self.schedule_count += 1
+        return self.schedule_count - 1
+
+    def add_context(self, list places not None):
+        """For each book meter its place among the meters that make the context, from 1, or 0. Returns its number."""
+        if len(places) != self.meters:
+            raise ValueError("one place a book meter is expected")
+        self.contexts = <Context *>_grown(self.contexts, (self.context_count + 1) * sizeof(Context))
+        self.contexts[self.context_count].members = self._add_numbers(places)
+        self.context_count += 1
+        return self.context_count - 1
+
+    def add_rate(self, bytes rate not None, int per):
+        """A rule: 16 little-endian bytes times the quantity, in units of the number `per`."""
+        if len(rate) != 16 or not 0 <= per < 64:
+            raise ValueError("16 bytes and the number of one of 64 denominators are expected")
+        cdef Rule *rule = self._new_rule(SIMPLE)
+        rule.rate = i128_load(<const char *>rate)
+        rule.flag = per << F_PER_SHIFT
+        return self.rule_count - 1
+
+    def add_choice(self, int schedule, int within, int otherwise):
+        """A rule: one rule in the hours of a schedule, another one outside of them; -1 is unpriced."""
+        self._check_rule(within)
+        self._check_rule(otherwise)
+        if not 0 <= schedule < self.schedule_count:
+            raise ValueError(f"there is no schedule {schedule}")
+        cdef Rule *rule = self._new_rule(CHOICE)
+        rule.schedule, rule.within, rule.otherwise = schedule, within, otherwise
+        return self.rule_count - 1
+
+    def add_grid(
+        self, bytes cells not None, int per, list thresholds not None, int context, bint part, int64_t package,
+        list times not None, list tables not None,
+    ):
+        """A rule: a rate (16 bytes) for each context tier and each index of each table; see `flow/prices/rules.py`.
+
+        `context` its number, -1 without thresholds; `times` book meters; `tables` (book meter, ascending values,
+        whether there is one index more for any other quantity).
+        """
+        cdef Grid *grid
+        cdef Rule *rule
+        cdef int i
+        cdef int64_t stride = len(thresholds) + 1
+        if len(times) > C_TIMES_MAX or len(tables) > C_TABLES_MAX or not 0 <= per < 64 or package < 0:
+            raise ValueError("too many factors, or an impossible package or denominator")
+        if not -1 <= context < self.context_count or (context < 0 and len(thresholds) > 0):
+            raise ValueError("thresholds need a context")
+        self.grids = <Grid *>_grown(self.grids, (self.grid_count + 1) * sizeof(Grid))
+        grid = &self.grids[self.grid_count]
+        grid.tiers, grid.context, grid.part, grid.package = stride, context, part, package
+        grid.times_count, grid.table_count = len(times), len(tables)
+        grid.thresholds = self._add_numbers(thresholds)
+        for i, meter in enumerate(times):
+            grid.times[i] = meter
+        for i in reversed(range(grid.table_count)):
+            meter, values, otherwise = tables[i]
+            grid.tables[i].start = self._add_numbers(values)
+            grid.tables[i].meter, grid.tables[i].values = meter, len(values)
+            grid.tables[i].otherwise = len(values) if otherwise else -1
+            grid.tables[i].stride = stride
+            stride *= len(values) + bool(otherwise)
+        if len(cells) != 16 * stride:
+            raise ValueError("a rate of 16 bytes is expected for each tier and each index of each table")
+        self.cells = <char *>_grown(self.cells, (self.cell_count + stride) * 16)
+        memcpy(self.cells + 16 * self.cell_count, <const char *>cells, 16 * stride)
+        grid.cells = self.cell_count
+        self.cell_count += stride
+        rule = self._new_rule(GRID)
+        rule.grid, rule.flag = self.grid_count, per << F_PER_SHIFT
+        self.grid_count += 1
+        return self.rule_count - 1
+
+    def add_timeline(self, list from_us not None, list rules not None):
+        """A run of steps: ascending instants, and the rule from each of them on (-1 unpriced). Returns its number."""
+        cdef int64_t n = len(from_us), i
+        cdef Timeline *line
+        if len(rules) != n or not n:
+            raise ValueError("one rule a step is expected")
+        for rule in rules:
+            self._check_rule(rule)
+        self.timelines = <Timeline *>_grown(self.timelines, (self.timeline_count + 1) * sizeof(Timeline))
+        self.steps = <Step *>_grown(self.steps, (self.step_count + n) * sizeof(Step))
+        for i in range(n):
+            self.steps[self.step_count + i].from_us = from_us[i]
+            self.steps[self.step_count + i].rule = rules[i]
+        line = &self.timelines[self.timeline_count]
+        line.start, line.steps = self.step_count, n
+        line.last_from_us, line.last_rule = from_us[n - 1], rules[n - 1]
+        self.step_count += n
+        self.timeline_count += 1
+        return self.timeline_count - 1
+
+    def add_vector(self, list timeline_of not None):
+        """The timeline of each book meter (-1 unpriced, -2 unbilled). Returns the vector's number."""
+        cdef int64_t i
+        if len(timeline_of) != self.meters:
+            raise ValueError("one timeline a book meter is expected")
+        if not all(-2 <= number < self.timeline_count for number in timeline_of):
+            raise ValueError("there is no such timeline")
+        self.timeline_of = <int32_t *>_grown(self.timeline_of, (self.vectors + 1) * self.meters * sizeof(int32_t))
+        for i in range(self.meters):
+            self.timeline_of[self.vectors * self.meters + i] = timeline_of[i]
+        self.vectors += 1
+        return self.vectors - 1
 
     cdef Combination *_find(self, uint64_t packed) noexcept nogil:
         cdef uint64_t at = fmix64(packed) & self.mask
@@ -81,31 +353,13 @@ cdef class RateTable:
             at = (at + 1) & self.mask
         return &self.table[at]
 
-    def add_timeline(self, list from_us not None, bytes rates not None):
-        """A run of steps: ascending instants and 16-byte little-endian rates; returns its number."""
-        cdef int64_t n = len(from_us)
-        cdef int64_t i
-        if len(rates) != 16 * n:
-            raise ValueError("one 16-byte rate a step is expected")
-        self.timelines = <Timeline *>_grown(self.timelines, (self.timeline_count + 1) * sizeof(Timeline))
-        self.step_from_us = <int64_t *>_grown(self.step_from_us, (self.step_count + n + 1) * sizeof(int64_t))
-        self.step_rate = <char *>_grown(self.step_rate, (self.step_count + n + 1) * 16)
-        for i in range(n):
-            self.step_from_us[self.step_count + i] = from_us[i]
-        memcpy(self.step_rate + 16 * self.step_count, <const char *>rates, 16 * n)
-        self.timelines[self.timeline_count].start = self.step_count
-        self.timelines[self.timeline_count].steps = n
-        self.step_count += n
-        self.timeline_count += 1
-        return self.timeline_count - 1
-
-    def add_combination(self, uint64_t packed, list timeline_of not None):
-        """Says for one combination of classes which timeline each book meter has (-1 unpriced, -2 unbilled)."""
+    def add_combination(self, uint64_t packed, int64_t vector):
+        """Says which vector is for one combination of classes."""
         cdef Combination *old
         cdef Combination *entry
         cdef uint64_t i, size
-        if len(timeline_of) != self.meters:
-            raise ValueError("one timeline a book meter is expected")
+        if not 0 <= vector < self.vectors:
+            raise ValueError(f"there is no vector {vector}")
         if packed + 1 == 0:
             raise ValueError("this combination of classes would look like an empty slot")
         if <uint64_t>(self.used + 1) * 2 > self.mask + 1:
@@ -123,38 +377,179 @@ cdef class RateTable:
         entry = self._find(packed)
         if entry.packed_plus_one:
             raise ValueError("this combination is known already")
-        self.timeline_of = <int32_t *>_grown(self.timeline_of, (self.used + 1) * self.meters * sizeof(int32_t))
-        for i in range(<uint64_t>self.meters):
-            self.timeline_of[self.used * self.meters + i] = timeline_of[i]
         entry.packed_plus_one = packed + 1
-        entry.base = self.used * self.meters
+        entry.base = vector * self.meters
         self.used += 1
 
     # -- the kernel
 
+    cdef bint _within(self, Schedule *schedule, int64_t time_us) noexcept nogil:
+        """Whether an instant is in the hours of a schedule."""
+        cdef int64_t second = time_us // 1000000, low, high, middle, local, day, minute
+        cdef const int64_t *instants
+        if not (schedule.valid_from <= second < schedule.valid_to):
+            instants = self.numbers + schedule.first
+            low, high = 0, schedule.offsets
+            while high - low > 1:
+                middle = (low + high) // 2
+                if instants[middle] <= second:
+                    low = middle
+                else:
+                    high = middle
+            schedule.valid_from = instants[low]
+            schedule.valid_to = instants[low + 1] if low + 1 < schedule.offsets else <int64_t>1 << 62
+            schedule.offset = instants[schedule.offsets + low]
+        # Days of a west longitude may begin before 1970: counted from ten days earlier, all numbers are positive.
+        local = second + schedule.offset + 864000
+        day, minute = local // 86400 - 10, local % 86400 // 60
+        if day != schedule.day:
+            schedule.day = day
+            schedule.kind, schedule.kind_before = self._kind(schedule, day), self._kind(schedule, day - 1)
+        return schedule.today[schedule.kind][minute] | schedule.after[schedule.kind_before][minute]
+
+    cdef int32_t _kind(self, Schedule *schedule, int64_t day) noexcept nogil:
+        """The kind of a local day since 1970-01-01, which was a Thursday."""
+        cdef const int64_t *holidays = self.numbers + schedule.holidays
+        cdef int64_t low = 0, high = schedule.holiday_count, middle
+        while low < high:
+            middle = (low + high) // 2
+            if holidays[middle] < day:
+                low = middle + 1
+            else:
+                high = middle
+        if low < schedule.holiday_count and holidays[low] == day:
+            return HOLIDAY
+        return <int32_t>((day + 10) % 7)
+
+    cdef int64_t _context(self, Event *event, int32_t context) noexcept nogil:
+        """The quantities of the meters of a context together; at most INT64_MAX, which is above every threshold."""
+        cdef const int64_t *members = self.numbers + self.contexts[context].members
+        cdef int64_t j, total = 0
+        cdef int32_t meter
+        if event.context != context:
+            for j in range(event.first, event.end):
+                meter = event.book_meter[event.meter[j]]
+                if meter >= 0 and members[meter]:
+                    total = saturating_add(total, event.quantity[j])
+            event.context, event.context_sum = context, total
+        return event.context_sum
+
+    cdef int64_t _before(self, Event *event, int32_t context, int32_t own) noexcept nogil:
+        """How much of a context stands before a meter's own units."""
+        cdef const int64_t *members = self.numbers + self.contexts[context].members
+        cdef int64_t j, total = 0
+        cdef int32_t meter
+        for j in range(event.first, event.end):
+            meter = event.book_meter[event.meter[j]]
+            if meter >= 0 and members[meter] and members[meter] < members[own]:
+                total = saturating_add(total, event.quantity[j])
+        return total
+
+    cdef int _grid(
+        self, Event *event, Grid *grid, int32_t meter, int64_t quantity, i128 *amount, bint *priced
+    ) noexcept nogil:
+        """The amount of a quantity by a grid of rates."""
+        cdef const char *cell = self.cells + 16 * grid.cells
+        cdef const int64_t *thresholds = self.numbers + grid.thresholds
+        cdef const int64_t *values
+        cdef i128 units = i128_from_int64(quantity)
+        cdef int64_t other, context
+        cdef int32_t i, at, tier = 0
+        priced[0] = True
+        for i in range(grid.table_count):
+            at = grid.tables[i].otherwise
+            if quantity_of(event, grid.tables[i].meter, &other):
+                values = self.numbers + grid.tables[i].start
+                for tier in range(grid.tables[i].values):
+                    if values[tier] == other:
+                        at = tier
+                        break
+            if at < 0:
+                priced[0] = False
+                return 0
+            cell += 16 * at * grid.tables[i].stride
+        if grid.part:
+            return self._parts(event, grid, cell, meter, quantity, amount)
+        for i in range(grid.times_count):
+            if quantity_of(event, grid.times[i], &other) and wide_mul(units, i128_from_int64(other), &units):
+                return ERROR_OVERFLOW
+        if grid.package:
+            units = started(units, grid.package)
+        if grid.tiers > 1:
+            context, tier = self._context(event, grid.context), 0
+            while tier < grid.tiers - 1 and context > thresholds[tier]:
+                tier += 1
+            cell += 16 * tier
+        return ERROR_OVERFLOW if wide_mul(units, i128_load(cell), amount) else 0
+
+    cdef int _parts(
+        self, Event *event, Grid *grid, const char *cell, int32_t meter, int64_t quantity, i128 *amount
+    ) noexcept nogil:
+        """The amount of a quantity whose units are each at the tier of their own place in the context."""
+        cdef const int64_t *thresholds = self.numbers + grid.thresholds
+        cdef int64_t place = self._before(event, grid.context, meter), left = quantity, part
+        cdef int32_t tier
+        cdef i128 product
+        amount[0] = i128_from_int64(0)
+        for tier in range(grid.tiers):
+            part = left
+            if tier < grid.tiers - 1:
+                part = min(left, max(thresholds[tier] - place, 0))
+            if i128_mul(part, i128_load(cell + 16 * tier), &product) or i128_add(amount, product):
+                return ERROR_OVERFLOW
+            left -= part
+            place = saturating_add(place, part)
+        return 0
+
     cdef int _rate(
-        self, int64_t base, int32_t meter, int64_t quantity, int64_t time_us, char *amount, uint8_t *flag
+        self, Event *event, int64_t base, int32_t meter, int64_t quantity, char *amount, uint8_t *flag
     ) noexcept nogil:
         cdef int32_t number = self.timeline_of[base + meter] if meter >= 0 else T_UNPRICED
-        cdef Timeline line
-        cdef int64_t step
-        cdef i128 product
-        i128_store(amount, i128_from_int64(0))
+        cdef Timeline *line
+        cdef Rule *rule
+        cdef int64_t step, chosen
+        cdef i128 product = i128_from_int64(0)
+        cdef bint priced = True
+        i128_store(amount, product)
         if number < 0:
             flag[0] = F_UNBILLED if number == T_UNBILLED else F_UNPRICED
             return 0
-        line = self.timelines[number]
-        step = line.start + line.steps - 1
-        while step >= line.start and self.step_from_us[step] > time_us:
-            step -= 1
-        if step < line.start:
+        line = &self.timelines[number]
+        chosen = line.last_rule
+        if event.time_us < line.last_from_us:
+            step = line.start + line.steps - 2
+            while step >= line.start and self.steps[step].from_us > event.time_us:
+                step -= 1
+            chosen = self.steps[step].rule if step >= line.start else -1
+        while chosen >= 0 and self.rules[chosen].kind == CHOICE:
+            rule = &self.rules[chosen]
+            chosen = rule.within if self._within(&self.schedules[rule.schedule], event.time_us) else rule.otherwise
+        if chosen < 0:
             flag[0] = F_UNPRICED
             return 0
-        if i128_mul(quantity, i128_load(self.step_rate + 16 * step), &product):
+        rule = &self.rules[chosen]
+        if rule.kind == SIMPLE:
+            if i128_mul(quantity, rule.rate, &product):
+                return ERROR_OVERFLOW
+        elif self._grid(event, &self.grids[rule.grid], meter, quantity, &product, &priced):
             return ERROR_OVERFLOW
         i128_store(amount, product)
-        flag[0] = F_PRICED
+        flag[0] = <uint8_t>rule.flag if priced else F_UNPRICED
         return 0
+
+    cdef int _rate_event(
+        self, Event *event, int64_t base, char *amounts, uint8_t *flags, char *request_amount, uint8_t *request_flag
+    ) noexcept nogil:
+        cdef int64_t j
+        cdef int error
+        event.context = -1
+        for j in range(event.first, event.end):
+            error = self._rate(
+                event, base, event.book_meter[event.meter[j]], event.quantity[j], amounts + 16 * j, flags + j
+            )
+            if error:
+                return error
+        return self._rate(event, base, 0, 1, request_amount, request_flag)
 
     def rate(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, tuple dim_index, tuple dim_class,
@@ -173,54 +568,43 @@ cdef class RateTable:
         cdef const uint32_t *chosen = <const uint32_t *>selection
         cdef const int64_t *time_us = <const int64_t *>event_time_us
         cdef const int32_t *starts = <const int32_t *>usage_offsets
-        cdef const int32_t *meter = <const int32_t *>meter_index
-        cdef const int32_t *book_meter = <const int32_t *>meter_map
-        cdef const int64_t *quantity = <const int64_t *>quantities
-        cdef char *amount = <char *>amounts
-        cdef uint8_t *flag = <uint8_t *>flags
-        cdef char *request_amount = <char *>request_amounts
-        cdef uint8_t *request_flag = <uint8_t *>request_flags
-        cdef int64_t i, j, d, row, missing_count = 0
-        cdef uint64_t packed, last = 0
-        cdef int64_t base = -1
-        cdef bint have_last = False
+        cdef int64_t i = 0, n, count, row = 0
+        cdef int d, error = 0
+        cdef uint64_t packed[BLOCK]
         cdef Combination *entry
-        cdef int error = 0
-        cdef uint64_t *missing = <uint64_t *>malloc(MISSING_MAX * sizeof(uint64_t))
-        if missing == NULL:
-            raise MemoryError()
+        cdef Event event
+        cdef set missing = set()
+        event.meter, event.book_meter = <const int32_t *>meter_index, <const int32_t *>meter_map
+        event.quantity = <const int64_t *>quantities
         for d in range(4):
             index[d] = <const int32_t *><uintptr_t>dim_index[d]
             classes[d] = <const int32_t *><uintptr_t>dim_class[d]
         with nogil:
-            for i in range(rows):
-                row = chosen[i] if chosen != NULL else i
-                packed = pack(
-                    classes[0][index[0][row]], classes[1][index[1][row]], classes[2][index[2][row]],
-                    classes[3][index[3][row]],
-                )
-                if not have_last or packed != last:
-                    entry = self._find(packed)
-                    base = entry.base if entry.packed_plus_one else -1
-                    last = packed
-                    have_last = True
-                if base < 0:
-                    if missing_count < MISSING_MAX:
-                        missing[missing_count] = packed
-                        missing_count += 1
-                    continue
-                for j in range(starts[row], starts[row + 1]):
-                    error = self._rate(base, book_meter[meter[j]], quantity[j], time_us[row], amount + 16 * j, flag + j)
+            while i < rows and not error:
+                count = min(<int64_t>BLOCK, rows - i)
+                for n in range(count):
+                    row = chosen[i + n] if chosen != NULL else i + n
+                    packed[n] = pack(
+                        classes[0][index[0][row]], classes[1][index[1][row]], classes[2][index[2][row]],
+                        classes[3][index[3][row]],
+                    )
+                    prefetch(&self.table[fmix64(packed[n]) & self.mask])
+                for n in range(count):
+                    row = chosen[i + n] if chosen != NULL else i + n
+                    entry = self._find(packed[n])
+                    if not entry.packed_plus_one:
+                        with gil:
+                            if len(missing) < MISSING_MAX:
+                                missing.add(packed[n])
+                        continue
+                    event.time_us, event.first, event.end = time_us[row], starts[row], starts[row + 1]
+                    error = self._rate_event(
+                        &event, entry.base, <char *>amounts, <uint8_t *>flags, <char *>request_amounts + 16 * row,
+                        <uint8_t *>request_flags + row,
+                    )
                     if error:
                         break
-                if not error:
-                    error = self._rate(base, 0, 1, time_us[row], request_amount + 16 * row, request_flag + row)
-                if error:
-                    break
-        try:
-            if error:
-                raise OverflowError(f"quantity x rate does not fit in 128 bits at row {row} of the batch")
-            unknown = {missing[i] for i in range(missing_count)}
-            return list(unknown)
-        finally:
-            free(missing)
+                i += count
+        if error:
+            raise OverflowError(f"quantity x rate does not fit in 128 bits at row {row} of the batch")
+        return list(missing)

@@ -213,7 +213,7 @@ class Amounts(NamedTuple):
     amounts: pa.Buffer
     """16 bytes a usage item: femto-units, signed."""
     flags: pa.Buffer
-    """uint8 a usage item: priced, unpriced or unbilled."""
+    """uint8 a usage item: 1 unpriced, 2 unbilled; else priced, and the number of its denominator << PER_SHIFT."""
     requests: pa.Buffer
     """16 bytes a row: the amount of the implicit meter `requests`."""
 
@@ -226,14 +226,34 @@ class RateTable:
 
     def __init__(self, meters: int) -> None:
         self._table = _rate.RateTable(meters)
+        self.add_schedule = self._table.add_schedule
+        self.add_context = self._table.add_context
+        self.add_choice = self._table.add_choice
+        self.add_vector = self._table.add_vector
+        self.add_combination = self._table.add_combination
+
+    def add_rate(self, rate: int, per: int = 0) -> int:
+        """A rule: a rate in the unit of the denominator number `per`; returns the rule's number."""
+        return self._table.add_rate(rate.to_bytes(16, "little", signed=True), per)
+
+    def add_grid(
+        self,
+        rates: list[int],
+        per: int,
+        thresholds: list[int],
+        context: int,
+        part: bool,
+        package: int,
+        times: list[int],
+        tables: list[tuple[int, list[int], bool]],
+    ) -> int:
+        """A rule that chooses among rates by quantities; returns the rule's number."""
+        cells = b"".join(rate.to_bytes(16, "little", signed=True) for rate in rates)
+        return self._table.add_grid(cells, per, thresholds, context, part, package, times, tables)
 
     def add_timeline(self, steps: list[tuple[int, int]]) -> int:
-        """Adds (from_us, rate_femto) steps, ascending; returns the timeline's number."""
-        rates = b"".join(rate.to_bytes(16, "little", signed=True) for _, rate in steps)
-        return self._table.add_timeline([from_us for from_us, _ in steps], rates)
-
-    def add_combination(self, classes: int, timelines: list[int]) -> None:
-        self._table.add_combination(classes, timelines)
+        """Adds (from_us, rule) steps, ascending; returns the timeline's number."""
+        return self._table.add_timeline([from_us for from_us, _ in steps], [rule for _, rule in steps])
 
     def rate(
         self,
@@ -277,6 +297,7 @@ class RateTable:
 
 
 CLASS_BITS = _rate.CLASS_BITS
+PER_SHIFT = _rate.PER_SHIFT
 
 
 class Grain(NamedTuple):

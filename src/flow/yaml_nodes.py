@@ -44,8 +44,8 @@ class Problems:
         self.name = name
         self._found: list[tuple[int, str]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
+    def __len__(self) -> int:
+        return len(self._found)
 
     def add(self, line: int, steps: Steps, message: str) -> None:
         path = f"{dotted(steps)}: " if steps else ""

@@ -49,6 +49,7 @@ def book(*rows: str, unbilled: str = "", quantity_max: int = 2**63 - 1) -> Price
     """Rows as they stand in YAML; those without `from` or `per` get the usual ones."""
     lines = []
     for row in rows:
+        row = row.replace('price: "0"', "free: true")
         for key, usual in (("from", "2026-01-01T00:00:00Z"), ("per", "1_000_000")):
             row = row if f"{key}:" in row else f"{row}, {key}: {usual}"
         lines.append(f"  - {{{row}}}\n")
@@ -185,8 +186,8 @@ def test_a_selection_leaves_other_rows_alone() -> None:
     events = [plain_event(event_time_us=MARCH_US, usage=[("a", n), ("b", n)]) for n in range(4)]
     batch = event_batch(events)
     table = RateTable(2)
-    timeline = table.add_timeline([(0, 7)])
-    table.add_combination(0, [timeline, timeline])
+    timeline = table.add_timeline([(0, table.add_rate(7))])
+    table.add_combination(0, table.add_vector([timeline, timeline]))
     filled = [pa.py_buffer(bytearray(b"\xff" * size)) for size in (8 * 16, 8, 4 * 16, 4)]
     rows, classes = [2, 0], pa.py_buffer(bytes(4 * 8))
     usage = batch.column("usage")
@@ -233,13 +234,16 @@ def test_many_combinations_of_classes() -> None:
 
 def test_a_combination_that_looks_like_an_empty_slot_is_refused() -> None:
     table = RateTable(1)
+    vector = table.add_vector([RateTable.UNPRICED])
     with pytest.raises(ValueError, match="would look like an empty slot"):
-        table.add_combination((1 << sum(CLASS_BITS)) - 1, [RateTable.UNPRICED])
-    table.add_combination(0, [RateTable.UNPRICED])
+        table.add_combination((1 << sum(CLASS_BITS)) - 1, vector)
+    table.add_combination(0, vector)
     with pytest.raises(ValueError, match="known already"):
-        table.add_combination(0, [RateTable.UNPRICED])
+        table.add_combination(0, vector)
+    with pytest.raises(ValueError, match="there is no vector"):
+        table.add_combination(1, vector + 1)
     with pytest.raises(ValueError, match="one timeline a book meter"):
-        table.add_combination(1, [])
+        table.add_vector([])
 
 
 def test_a_book_may_name_any_text() -> None:

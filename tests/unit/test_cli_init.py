@@ -10,7 +10,7 @@ from flow.config import load_config
 from flow.errors import ConfigError, TallyflowError
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import load_price_book
-from flow.prices.reading import parse_instant_us
+from flow.prices.values import parse_instant_us
 
 
 def test_what_it_writes_loads_and_is_priced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

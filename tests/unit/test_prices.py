@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from flow.errors import ConfigError
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, load_price_book, parse_price_book
-from flow.prices.reading import decimal_text, parse_instant_us
+from flow.prices.rows import PRICE_KEYS
+from flow.prices.rules import Rule
+from flow.prices.values import decimal_text, parse_instant_us
 
 SAMPLE = Path(__file__).resolve().parents[2] / "src" / "flow" / "samples" / "prices.yaml"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -35,6 +37,7 @@ def book(*rows: str, rest: str = "") -> PriceBook:
 def text(*rows: str, rest: str = "") -> str:
     lines = []
     for row in rows:
+        row = row.replace('price: "0"', "free: true")
         for key, usual in (("meter", "input_tokens"), ("from", "2026-01-01T00:00:00Z"), ("per", "1_000_000")):
             row = row if f"{key}:" in row else f"{row}, {key}: {usual}"
         lines.append(f"  - {{{row}}}\n")
@@ -48,7 +51,10 @@ def errors_of(source: str) -> list[str]:
 
 
 def timeline(prices: PriceBook, meter: str = "input_tokens", **dims: str) -> tuple[tuple[int, int], ...]:
-    return prices.timeline(meter, **dict.fromkeys(("model", "service_tier", "region", "customer"), "") | dims)
+    """(from_us, rate) of a meter whose prices have neither tiers nor schedules."""
+    steps = prices.timeline(meter, **dict.fromkeys(("model", "service_tier", "region", "customer"), "") | dims)
+    assert all(rule == Rule(rule.cells[:1]) for _, rule in steps if isinstance(rule, Rule))
+    return tuple((from_us, rule.cells[0]) for from_us, rule in steps if isinstance(rule, Rule))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,6 @@ def timeline(prices: PriceBook, meter: str = "input_tokens", **dims: str) -> tup
         ("0.60", '"1000000"', 600_000_000),
         ("6e-7", "1", 600_000_000),
         ("6E-7", "1", 600_000_000),
-        ("0", "1", 0),
         ("0.000000000000001", "1", 1),
         (".5", "1", 500_000_000_000_000),
         ("5.", "1", 5_000_000_000_000_000),
@@ -82,10 +87,11 @@ HEAD = "b.yaml:3: prices[0]"
     ("row", "errors"),
     [
         (
-            'price: "0.60", per: 7',
+            'price: "0.60", per: 101',
             [
-                f"{HEAD}.price: '0.60' per 7 is not a whole number of 10^-15 USD per unit; "
-                'the nearest that are: "0.599999999999995" and "0.600000000000002"'
+                f"{HEAD}.price: '0.60' per 101 is not a whole number of 10^-15 USD per unit, and its denominator, 101, "
+                "is none that amounts can be kept in (see docs/prices.md); "
+                'the nearest that are: "0.599999999999905" and "0.600000000000006"'
             ],
         ),
         (
@@ -104,7 +110,7 @@ HEAD = "b.yaml:3: prices[0]"
             "price: 6e-7",
             [f"{HEAD}.price: '6e-7' is a bare number, a float to many readers; quote it: \"6e-7\""],
         ),
-        ('price: "-0.60"', [f"{HEAD}.price: '-0.60' is negative; corrections are not prices"]),
+        ('price: "-0.60"', [f"{HEAD}.price: '-0.60' is negative; what is paid back says credit: true"]),
         ('price: "1,5"', [f'{HEAD}.price: \'1,5\' is not a decimal number; write "0.60" or "6e-7"']),
         ('price: "NaN"', [f'{HEAD}.price: \'NaN\' is not a decimal number; write "0.60" or "6e-7"']),
         ('price: "1e999"', [f'{HEAD}.price: \'1e999\' is not a decimal number; write "0.60" or "6e-7"']),
@@ -192,8 +198,7 @@ def test_a_bad_price_is_refused(row: str, errors: list[str] | None) -> None:
         (
             "currency: USD\nprices: [3]\nunbilled: [images, 3]",
             [
-                "b.yaml:2: prices[0]: a mapping of meter, model, service_tier, region, customer, from, per, "
-                "price is expected, not '3'",
+                f"b.yaml:2: prices[0]: a mapping of {', '.join(PRICE_KEYS)} is expected, not '3'",
                 f"b.yaml:3: unbilled[1]: '3' is not a meter: {METER}",
             ],
         ),
@@ -221,8 +226,7 @@ def test_a_bad_book_is_refused(source: str, errors: list[str]) -> None:
         (
             ['price: "1", model: m', "broken: 1", 'price: "2", region: eu, from: 2026-02-01T00:00:00Z'],
             [
-                "b.yaml:4: prices[1].broken: unknown key; known here: "
-                "meter, model, service_tier, region, customer, from, per, price",
+                f"b.yaml:4: prices[1].broken: unknown key; known here: {', '.join(PRICE_KEYS)}",
                 "b.yaml:4: prices[1].price: is missing",
                 f"b.yaml:5: prices[2]: ties with line 3 {DROP} {{model: m, region: eu}} from 2026-02-01T00:00:00Z on",
             ],
@@ -297,7 +301,7 @@ def test_equal_rates_in_a_row_are_one_step() -> None:
 
 
 def test_the_price_of_zero_is_a_price() -> None:
-    assert timeline(book('price: "0.00"')) == ((JANUARY_US, 0),)
+    assert timeline(book("free: true")) == ((JANUARY_US, 0),)
 
 
 def test_requests_are_free_unless_they_have_a_price() -> None:
@@ -461,5 +465,6 @@ def test_published_token_prices_load() -> None:
         for (model, key), price in rows.items()
     ]
     refused = errors_of(text(*lines))
-    assert all("is not a whole number of 10^-15 USD per unit; the nearest that are" in line for line in refused)
-    assert len(refused) == sum(Fraction(str(price)) * 10**15 % 1 != 0 for price in rows.values()) < 100
+    off_grid = [line for line in refused if "is not a whole number of 10^-15 USD per unit; the nearest" in line]
+    assert all("is 0; if that is meant, say so" in line for line in set(refused) - set(off_grid))
+    assert len(off_grid) == sum(Fraction(str(price)) * 10**15 % 1 != 0 for price in rows.values()) < 100

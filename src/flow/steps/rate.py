@@ -1,20 +1,30 @@
 """Quantity x price: where tokens become money.
 
-The price book's few thousand distinctions become *classes* here (a number a row for each narrowing dimension), and each
-combination of classes that is met is resolved once; the multiplication itself is `_core/rate.pyx`.
+The price book's few thousand distinctions become *classes* here (a number a row for each narrowing dimension); each
+combination of classes that is met is resolved once, to what of the book matches it, and each match is compiled once.
+The multiplication itself is `_core/rate.pyx`.
+
+An amount whose rate is no whole number of 10^-15 currency units is counted in units of 10^-15 / per, and its meter is
+called `meter/per` from here to the store, whose views divide (docs/decisions/012-fractional-rates.md).
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..kernels import CLASS_BITS, Amounts, RateTable
-from ..prices.book import PriceBook
-from ..schema import REQUESTS
+from ..errors import ConfigError
+from ..kernels import CLASS_BITS, PER_SHIFT, Amounts, RateTable, usage_lists
+from ..prices.book import Match, PriceBook
+from ..prices.price import Schedule
+from ..prices.rules import Node, Rule, Switch
+from ..prices.zones import week_of
+from ..schema import EVENTS, REQUESTS
 from .deduplicate import Judged
 
 _CLASSED = ("customer", "model", "region", "service_tier")
+_PERS_MAX = 256 >> PER_SHIFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +33,32 @@ class Rated:
 
     judged: Judged
     amounts: Amounts
+    events: pa.RecordBatch
+    """The judged events, with the meters under the names that tell the unit of each amount: `meter` for 10^-15
+    currency units, `meter/per` for 10^-15 / per."""
 
 
 class Rater:
-    """A price book, compiled as far as it has been needed."""
+    """A price book, compiled as far as it has been needed. One thread at a time."""
 
     def __init__(self, book: PriceBook) -> None:
-        self._book = book
-        self._meters = [REQUESTS, *sorted((book.meters | book.unbilled) - {REQUESTS})]
+        self.book = book
+        self._meters = [REQUESTS, *sorted((book.meters | book.deciding | book.unbilled) - {REQUESTS})]
         self._meter_numbers = {name: number for number, name in enumerate(self._meters)}
         self._named = [pa.array(sorted(book.named.get(name, ())), pa.string()) for name in _CLASSED]
         for name, values, bits in zip(_CLASSED, self._named, CLASS_BITS, strict=True):
             if len(values) >= 1 << bits:
-                raise ValueError(f"a price book can name at most {(1 << bits) - 1} values of {name}")
+                raise ConfigError(f"a price book can name at most {(1 << bits) - 1} values of {name}")
         self._table = RateTable(len(self._meters))
-        self._timelines: dict[tuple[tuple[int, int], ...], int] = {}
+        self._vectors: dict[Match, int] = {}
+        self._timelines: dict[tuple[tuple[int, Node], ...], int] = {}
+        self._rules: dict[Node, int] = {None: RateTable.UNPRICED}
+        self._schedules: dict[Schedule, int] = {}
+        self._contexts: dict[tuple[str, ...], int] = {}
+        self._pers = [1]  # by number
 
     def rate(self, judged: Judged) -> Rated:
-        """Rates the accepted rows by the price in force at each event's time. Raises OverflowStop."""
+        """Rates the accepted rows by the price in force at each event's time. Raises OverflowStop, ConfigError."""
         events = judged.routed.events
         rows, count = judged.accepted
         classes = tuple(self._classes(events.column(name), n) for n, name in enumerate(_CLASSED))
@@ -51,9 +69,9 @@ class Rater:
                 events, rows, count, _CLASSED, classes, meter_map or pa.allocate_buffer(0)
             )
             if not missing:
-                return Rated(judged, amounts)
+                return Rated(judged, amounts, self._named_by_unit(events, amounts))
             for combination in missing:
-                self._table.add_combination(combination, self._resolve(combination))
+                self._table.add_combination(combination, self._vector(self._match(combination)))
 
     def _classes(self, column: pa.DictionaryArray, n: int) -> pa.Buffer:
         """int32 class of each dictionary value: its place among the values that the book names, counted from 1; else
@@ -63,20 +81,104 @@ class Rater:
         place = pc.index_in(column.dictionary, value_set=self._named[n])
         return pc.fill_null(pc.add(place, pa.scalar(1, pa.int32())), pa.scalar(0, pa.int32())).buffers()[1]
 
-    def _resolve(self, combination: int) -> list[int]:
-        """The timeline of each book meter for one combination of classes."""
+    def _named_by_unit(self, events: pa.RecordBatch, amounts: Amounts) -> pa.RecordBatch:
+        """The events with `meter/per` as the name of each meter whose amount is in units of 10^-15 / per."""
+        if len(self._pers) == 1:
+            return events
+        usage = events.column("usage")
+        meter = usage.values.field("meter")
+        # Rows that are not rated have arbitrary flags; nobody reads their names.
+        numbers = (np.frombuffer(amounts.flags, np.uint8) >> PER_SHIFT).astype(np.int32) % len(self._pers)
+        if not numbers.any():
+            return events
+        names = meter.dictionary.to_pylist()
+        all_names = [*names, *(f"{name}/{per}" for per in self._pers[1:] for name in names)]
+        codes = np.frombuffer(meter.indices.buffers()[1], np.int32, len(meter)) + numbers * np.int32(len(names))
+        named = usage_lists(
+            events.num_rows,
+            usage.buffers()[1],
+            pa.py_buffer(codes),
+            usage.values.field("quantity").buffers()[1],
+            len(meter),
+            pa.array(all_names, pa.string()),
+        )
+        columns = [named if name == "usage" else events.column(name) for name in EVENTS.names]
+        return pa.RecordBatch.from_arrays(columns, schema=EVENTS)
+
+    # -- compiling
+
+    def _match(self, combination: int) -> Match:
+        """What of the book is for one combination of classes."""
         names = {}
         for n in reversed(range(len(_CLASSED))):
             number = combination & ((1 << CLASS_BITS[n]) - 1)
             combination >>= CLASS_BITS[n]
             # No price can name the empty string: it stands for every value outside the book.
             names[_CLASSED[n]] = self._named[n][number - 1].as_py() if number else ""
-        return [self._timeline(self._book.timeline(meter, **names), meter) for meter in self._meters]
+        return self.book.match((names["model"], names["service_tier"], names["region"], names["customer"]))
 
-    def _timeline(self, steps: tuple[tuple[int, int], ...], meter: str) -> int:
+    def _vector(self, match: Match) -> int:
+        """The number of the timelines of all book meters for one match."""
+        vector = self._vectors.get(match)
+        if vector is None:
+            timelines = [self._timeline(meter, match) for meter in self._meters]
+            vector = self._vectors[match] = self._table.add_vector(timelines)
+        return vector
+
+    def _timeline(self, meter: str, match: Match) -> int:
+        steps = self.book.timeline_of(meter, match)
         if not steps:
-            unbilled = meter == REQUESTS or meter in self._book.unbilled
+            unbilled = meter == REQUESTS or meter in self.book.unbilled
             return RateTable.UNBILLED if unbilled else RateTable.UNPRICED
-        if steps not in self._timelines:
-            self._timelines[steps] = self._table.add_timeline(list(steps))
-        return self._timelines[steps]
+        number = self._timelines.get(steps)
+        if number is None:
+            compiled = [(from_us, self._rule(node)) for from_us, node in steps]
+            number = self._timelines[steps] = self._table.add_timeline(compiled)
+        return number
+
+    def _rule(self, node: Node) -> int:
+        number = self._rules.get(node)
+        if number is None:
+            if isinstance(node, Switch):
+                within, otherwise = self._rule(node.within), self._rule(node.otherwise)
+                number = self._table.add_choice(self._schedule(node.schedule), within, otherwise)
+            else:
+                assert node is not None  # which is in the table from the beginning
+                number = self._rate(node)
+            self._rules[node] = number
+        return number
+
+    def _rate(self, rule: Rule) -> int:
+        per = rule.per
+        if per not in self._pers:
+            if len(self._pers) == _PERS_MAX:
+                raise ConfigError(f"the rates of the price book have more than {_PERS_MAX} denominators")
+            self._pers.append(per)
+        number = self._pers.index(per)
+        rates = [int(cell * per) for cell in rule.cells]
+        if rule == Rule(rule.cells[:1]):
+            return self._table.add_rate(rates[0], number)
+        return self._table.add_grid(
+            rates,
+            number,
+            list(rule.thresholds),
+            self._context(rule.context) if rule.thresholds else -1,
+            rule.part,
+            rule.package,
+            [self._meter_numbers[meter] for meter in rule.times],
+            [(self._meter_numbers[table.meter], list(table.values), table.otherwise) for table in rule.tables],
+        )
+
+    def _schedule(self, schedule: Schedule) -> int:
+        if schedule not in self._schedules:
+            week = week_of(schedule)
+            self._schedules[schedule] = self._table.add_schedule(
+                list(week.instants), list(week.offsets), week.today, week.after, list(week.holidays)
+            )
+        return self._schedules[schedule]
+
+    def _context(self, meters: tuple[str, ...]) -> int:
+        if meters not in self._contexts:
+            places = {meter: place for place, meter in enumerate(meters, 1)}
+            self._contexts[meters] = self._table.add_context([places.get(meter, 0) for meter in self._meters])
+        return self._contexts[meters]
