@@ -468,3 +468,20 @@ def test_published_token_prices_load() -> None:
     off_grid = [line for line in refused if "is not a whole number of 10^-15 USD per unit; the nearest" in line]
     assert all("is 0; if that is meant, say so" in line for line in set(refused) - set(off_grid))
     assert len(off_grid) == sum(Fraction(str(price)) * 10**15 % 1 != 0 for price in rows.values()) < 100
+
+
+@pytest.mark.parametrize(("begins", "refused"), [("2026-03-01T00:00:00Z", False), ("2026-02-01T00:00:00Z", True)])
+def test_schedules_that_hold_one_after_the_other_may_be_any(begins: str, refused: bool) -> None:
+    source = f"""currency: USD
+schedules:
+  night: {{zone: UTC, hours: [{{from: "20:00", to: "06:00"}}]}}
+  lunch: {{zone: Europe/Rome, hours: [{{from: "12:00", to: "14:00"}}]}}
+prices:
+  - {{meter: input_tokens, from: 2026-01-01T00:00:00Z, per: 1, price: "1", schedule: night}}
+  - {{meter: input_tokens, from: 2026-03-01T00:00:00Z, withdrawn: true, schedule: night}}
+  - {{meter: input_tokens, from: {begins}, per: 1, price: "2", schedule: lunch}}
+"""
+    if refused:
+        assert [error.split(": ")[0] for error in errors_of(source)] == ["b.yaml:8"]
+    else:
+        assert len(parse_price_book(source, "b.yaml").prices) == 3

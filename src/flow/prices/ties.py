@@ -46,12 +46,18 @@ def check_adjustments(rows: Sequence[tuple[int, Adjustment]], problems: Problems
 
 
 def _check_schedules(of_meter: dict[Selector, list[Price]], index_of: dict[int, int], problems: Problems) -> None:
-    """Two schedules of prices for the same events may have no minute in common."""
+    """Two schedules of prices for the same events may have no minute in common while both hold."""
     for prices in of_meter.values():
-        first = {price.schedule: price for price in reversed(prices) if price.schedule is not None}
-        for one, other in itertools.combinations(first.values(), 2):
-            assert one.schedule is not None and other.schedule is not None  # the line above took no others
-            if overlap(one.schedule, other.schedule):
+        if len({price.schedule for price in prices} - {None}) < 2:
+            continue
+        life, told = _Life(prices), set()
+        for time_us in life.instants:
+            scheduled = [(price, price.schedule) for price in life.at(time_us) if price.schedule is not None]
+            for (one, hours), (other, other_hours) in itertools.combinations(scheduled, 2):
+                pair = frozenset((hours, other_hours))
+                if pair in told or not overlap(hours, other_hours):
+                    continue
+                told.add(pair)
                 later, earlier = sorted((one, other), key=lambda price: price.line)[::-1]
                 message = (
                     f"schedule {later.schedule.name if later.schedule else ''} can hold at the same time as that of "
