@@ -35,7 +35,7 @@ def called(pipeline: Pipeline, *arguments: str) -> str:
 
 def test_help_of_every_command() -> None:
     runner = CliRunner()
-    for command in ("run", "invoice", "sql", "verify", "generate", "trace", "init", "doctor"):
+    for command in ("run", "invoice", "sql", "verify", "generate", "trace", "adapt", "init", "doctor"):
         result = runner.invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert "Usage:" in result.stdout

@@ -7,10 +7,12 @@ import typer
 
 from .. import __version__
 from ..errors import ConfigError, TallyflowError
+from .adapt import adapt
 from .doctor import doctor
 from .generate import generate
 from .init import init
 from .invoice import invoice
+from .plan import plan
 from .prices import prices
 from .run import run
 from .sql import sql
@@ -25,9 +27,10 @@ app = typer.Typer(
     add_completion=False,
     epilog="Exit codes: 0 done, 1 failure, 2 bad usage or config, 3 numbers do not agree.",
 )
-for command in (run, invoice, sql, verify, generate, trace, init, doctor):
+for command in (run, invoice, sql, verify, generate, trace, adapt, init, doctor):
     app.command()(command)
 app.add_typer(prices, name="prices")
+app.add_typer(plan, name="plan")
 
 
 def _version(asked: bool) -> None:

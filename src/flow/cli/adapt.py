@@ -1,0 +1,159 @@
+"""`tallyflow adapt`: what providers report about usage becomes events."""
+
+import gzip
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, BinaryIO, cast
+
+import typer
+
+from ..adapters.events import Adapter, Event, batches
+from ..adapters.reading import Finding
+from ..adapters.tables import KINDS
+from ..errors import ConfigError, PayloadError, SourceError, TallyflowError
+from ..prices.book import load_price_book
+from .trace import report, write_with_progress
+
+_SHOWN = 10
+"""How many lines that no event could be made of are named; all of them go to --rejected."""
+
+
+@dataclass
+class _Tally:
+    """What is said at the end."""
+
+    lines: int = 0
+    refused: list[str] = field(default_factory=list)
+    refused_lines: int = 0
+    found: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """{(path, why): (payloads, quantity)}"""
+
+    def refuse(self, message: str) -> None:
+        self.refused_lines += 1
+        if len(self.refused) < _SHOWN:
+            self.refused.append(message)
+
+    def find(self, finding: Finding) -> None:
+        why = "disagrees" if finding.why.startswith("is not") else finding.why
+        payloads, quantity = self.found.get((finding.path, why), (0, 0))
+        self.found[finding.path, why] = (payloads + 1, quantity + finding.quantity)
+
+
+def adapt(
+    kind: Annotated[
+        str, typer.Argument(help="Whose payloads: openai/chat, anthropic, litellm/logging, ... or `kinds`.")
+    ],
+    path: Annotated[Path | None, typer.Argument(help="NDJSON, plain or .gz; - is stdin.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Ends in .ndjson, .ndjson.gz, .parquet or .arrow.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=TEXT, for all events: --set customer=acme")
+    ] = None,
+    paths: Annotated[
+        list[str] | None, typer.Option("--field", help="FIELD=PATH, where it stands in a line: --field id=request.id")
+    ] = None,
+    payload: Annotated[str, typer.Option(help="Where in a line the payload stands. Default: the line is it.")] = "",
+    prices: Annotated[
+        Path | None, typer.Option(help="A price book: meters it has no price for are counted as what they are part of.")
+    ] = None,
+    rejected: Annotated[Path | None, typer.Option(help="Where lines go that no event can be made of.")] = None,
+    refuse_unknown: Annotated[
+        bool, typer.Option("--refuse-unknown", help="Make no event of a payload with a count that no row reads.")
+    ] = False,
+) -> None:
+    """Turn providers' usage payloads into events that `tallyflow run` can read."""
+    if kind == "kinds" and path is None:
+        typer.echo("\n".join(KINDS))
+        return
+    if path is None or out is None:
+        raise ConfigError("a file of payloads and --out are needed: tallyflow adapt KIND PATH --out EVENTS.ndjson")
+    book = None if prices is None else load_price_book(prices)
+    meters = None if book is None else book.meters | book.unbilled
+    adapter = Adapter(kind, _pairs(constants, "--set"), _pairs(paths, "--field"), payload, meters)
+    tally = _Tally()
+    aside = None if rejected is None else _open(rejected, "wb")
+    try:
+        events = _events(adapter, path, tally, aside, refuse_unknown)
+        written = write_with_progress(batches(adapter, events), out)
+    finally:
+        if aside is not None:
+            aside.close()
+    report(written)
+    _say_findings(tally, kind)
+    if tally.refused_lines:
+        raise TallyflowError(
+            f"{tally.refused_lines:,} of {tally.lines:,} lines made no event:\n  " + "\n  ".join(tally.refused)
+        )
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or ()]
+    wrong = [f"{option} {''.join(pair)}: must be FIELD=..." for pair in pairs if not (pair[0] and pair[1] and pair[2])]
+    if wrong:
+        raise ConfigError(wrong)
+    return {name: value for name, _, value in pairs}
+
+
+def _events(
+    adapter: Adapter, path: Path, tally: _Tally, aside: BinaryIO | None, refuse_unknown: bool
+) -> Iterator[Event]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        tally.lines += 1
+        try:
+            events = list(adapter.events(_parsed(line)))
+            unread = [found for event in events for found in event.findings if found.quantity]
+            if refuse_unknown and unread:
+                raise PayloadError(f"{unread[0].path} is {unread[0].quantity}, and {unread[0].why}")
+        except PayloadError as error:
+            tally.refuse(f"{path}:{number}: {error}")
+            if aside is not None:
+                said = {"line": number, "reason": str(error), "payload": line.decode("utf-8", "replace").rstrip()}
+                aside.write(json.dumps(said).encode() + b"\n")
+            continue
+        for event in events:
+            for finding in event.findings:
+                tally.find(finding)
+        yield from events
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"not JSON: {error}") from error
+
+
+def _open(path: Path, mode: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, gzip.open(path, mode) if path.name.endswith(".gz") else path.open(mode))
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or error}") from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Raises SourceError."""
+    if str(path) == "-":
+        yield from sys.stdin.buffer
+        return
+    try:
+        with _open(path, "rb") as file:
+            yield from file
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
+def _say_findings(tally: _Tally, kind: str) -> None:
+    if not tally.found:
+        return
+    typer.echo(f"not in any meter, and worth a look (payloads of {kind}):", err=True)
+    for (path, why), (payloads, quantity) in sorted(tally.found.items()):
+        readers = [name for name, known in KINDS.items() if path in known.read][:3]
+        hint = f"; {', '.join(readers)} count it" if readers else ""
+        typer.echo(f"  {path}: {quantity:,} in {payloads:,} payloads: {why}{hint}", err=True)
