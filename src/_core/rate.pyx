@@ -99,8 +99,8 @@ cdef struct Grid:
     int64_t cells  # into `cells`
     int64_t thresholds  # into `numbers`
     int64_t package  # units of a package; 0: units are paid for
+    int64_t context  # into `numbers`: for each book meter 0, or its place in the context, from 1; -1 without tiers
     int32_t tiers
-    int32_t context  # number of the context; -1 where there are no tiers
     int32_t part
     int32_t times_count
     int32_t table_count
@@ -121,9 +121,6 @@ cdef struct Schedule:
     uint8_t today[8][MINUTES]  # by the kind of day and minute
     uint8_t after[8][MINUTES]  # the same for what began the day before, by that day's kind
 
-cdef struct Context:
-    int64_t members  # into `numbers`: for each book meter 0, or its place in the context, from 1
-
 cdef struct Event:  # the one that is rated
     const int32_t *meter
     const int32_t *book_meter
@@ -131,7 +128,7 @@ cdef struct Event:  # the one that is rated
     int64_t time_us
     int64_t first
     int64_t end
-    int32_t context  # the one whose sum is known
+    int64_t context  # the one whose sum is known
     int64_t context_sum
 
 
@@ -175,8 +172,6 @@ cdef class RateTable:
     cdef int64_t number_count
     cdef Schedule *schedules
     cdef int64_t schedule_count
-    cdef Context *contexts
-    cdef int64_t context_count
 
     def __cinit__(self, int64_t meters):
         self.meters = meters
@@ -195,7 +190,6 @@ cdef class RateTable:
         free(self.cells)
         free(self.numbers)
         free(self.schedules)
-        free(self.contexts)
 
     # -- what the book says, piece by piece
 
@@ -248,10 +242,7 @@ cdef class RateTable:
         """For each book meter its place among the meters that make the context, from 1, or 0. Returns its number."""
         if len(places) != self.meters:
             raise ValueError("one place a book meter is expected")
-        self.contexts = <Context *>_grown(self.contexts, (self.context_count + 1) * sizeof(Context))
-        self.contexts[self.context_count].members = self._add_numbers(places)
-        self.context_count += 1
-        return self.context_count - 1
+        return self._add_numbers(places)
 
     def add_rate(self, bytes rate not None, int per):
         """A rule: 16 little-endian bytes times the quantity, in units of the number `per`."""
@@ -273,7 +264,7 @@ cdef class RateTable:
         return self.rule_count - 1
 
     def add_grid(
-        self, bytes cells not None, int per, list thresholds not None, int context, bint part, int64_t package,
+        self, bytes cells not None, int per, list thresholds not None, int64_t context, bint part, int64_t package,
         list times not None, list tables not None,
     ):
         """A rule: a rate (16 bytes) for each context tier and each index of each table; see `flow/prices/rules.py`.
@@ -287,7 +278,7 @@ cdef class RateTable:
         cdef int64_t stride = len(thresholds) + 1
         if len(times) > C_TIMES_MAX or len(tables) > C_TABLES_MAX or not 0 <= per < 64 or package < 0:
             raise ValueError("too many factors, or an impossible package or denominator")
-        if not -1 <= context < self.context_count or (context < 0 and len(thresholds) > 0):
+        if not -1 <= context < self.number_count or (context < 0 and len(thresholds) > 0):
             raise ValueError("thresholds need a context")
         self.grids = <Grid *>_grown(self.grids, (self.grid_count + 1) * sizeof(Grid))
         grid = &self.grids[self.grid_count]
@@ -384,7 +375,6 @@ cdef class RateTable:
     # -- the kernel
 
     cdef bint _within(self, Schedule *schedule, int64_t time_us) noexcept nogil:
-        """Whether an instant is in the hours of a schedule."""
         cdef int64_t second = time_us // 1000000, low, high, middle, local, day, minute
         cdef const int64_t *instants
         if not (schedule.valid_from <= second < schedule.valid_to):
@@ -421,9 +411,9 @@ cdef class RateTable:
             return HOLIDAY
         return <int32_t>((day + 10) % 7)
 
-    cdef int64_t _context(self, Event *event, int32_t context) noexcept nogil:
+    cdef int64_t _context(self, Event *event, int64_t context) noexcept nogil:
         """The quantities of the meters of a context together; at most INT64_MAX, which is above every threshold."""
-        cdef const int64_t *members = self.numbers + self.contexts[context].members
+        cdef const int64_t *members = self.numbers + context
         cdef int64_t j, total = 0
         cdef int32_t meter
         if event.context != context:
@@ -434,9 +424,9 @@ cdef class RateTable:
             event.context, event.context_sum = context, total
         return event.context_sum
 
-    cdef int64_t _before(self, Event *event, int32_t context, int32_t own) noexcept nogil:
+    cdef int64_t _before(self, Event *event, int64_t context, int32_t own) noexcept nogil:
         """How much of a context stands before a meter's own units."""
-        cdef const int64_t *members = self.numbers + self.contexts[context].members
+        cdef const int64_t *members = self.numbers + context
         cdef int64_t j, total = 0
         cdef int32_t meter
         for j in range(event.first, event.end):

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import floor
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,7 @@ class _Verification:
         self._ledger = ledger
         self._scope = scope
         self._report = report
-        self._rates = Rates(book.prices, book.unbilled)
+        self._rates = Rates(book.prices, book.unbilled, book.adjustments)
         self._seen = (array("Q"), array("Q"))  # low and high halves of every fingerprint
 
     def run(self, on_events: Callable[[int, int], None]) -> Report:
@@ -295,7 +296,7 @@ class _Verification:
             self._differ(grain, key, "currency", self._book.currency, found.currency)
         for column, should, does in (
             ("quantity", row.quantity, found.quantity),
-            ("amount", row.amount_femto, found.amount_femto),
+            ("amount", floor(row.amount_femto), found.amount_femto),
             ("events", row.events, found.events),
             ("unpriced_quantity", row.unpriced_quantity, found.unpriced_quantity),
             ("digest", row.digest, found.digest),
@@ -365,7 +366,7 @@ class _Verification:
 
 
 def _described(row: Row | ViewRow) -> str:
-    return f"quantity {row.quantity}, amount {_amount(row.amount_femto)}, events {row.events}"
+    return f"quantity {row.quantity}, amount {_amount(floor(row.amount_femto))}, events {row.events}"
 
 
 def _amount(femto: int) -> str:

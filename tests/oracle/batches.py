@@ -143,7 +143,7 @@ def rated(
         flags += [(1 if amount is None else 0) if known else 255 for amount in of_event]
     by_row = [amount if row in chosen else rubbish for row, amount in enumerate(requests)]
     given = Amounts(wide(by_item, signed=True), pa.py_buffer(bytes(flags)), wide(by_row, signed=True))
-    return Rated(judged(events, rows), given)
+    return Rated(judged(events, rows), given, events)
 
 
 # --- random events --------------------------------------------------------------------------------------

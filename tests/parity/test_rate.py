@@ -5,6 +5,7 @@ Method: books and instants by hand, then random books that load, and events abou
 
 import random
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from itertools import pairwise, product
 
 import pyarrow as pa
@@ -23,13 +24,13 @@ from tests.oracle.batches import (
 )
 
 from flow.errors import ConfigError, OverflowStop
-from flow.kernels import CLASS_BITS, Amounts, RateTable
+from flow.kernels import CLASS_BITS, RateTable
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, parse_price_book
 from flow.schema import DIMENSIONS
 from flow.steps.rate import Rater
 
-UNPRICED = 1
+UNPRICED, UNBILLED = 1, 2
 NARROWING = ("model", "service_tier", "region", "customer")
 JANUARY_US, FEBRUARY_US, MARCH_US = (
     (datetime(2026, month, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -45,37 +46,44 @@ INSTANTS = {
 TIMES_US = sorted({max(us + step, 0) for us in INSTANTS.values() for step in (-1, 0, 1)})
 
 
-def book(*rows: str, unbilled: str = "", quantity_max: int = 2**63 - 1) -> PriceBook:
+def book(*rows: str, unbilled: str = "", quantity_max: int = 2**63 - 1, rest: str = "") -> PriceBook:
     """Rows as they stand in YAML; those without `from` or `per` get the usual ones."""
     lines = []
     for row in rows:
         row = row.replace('price: "0"', "free: true")
         for key, usual in (("from", "2026-01-01T00:00:00Z"), ("per", "1_000_000")):
-            row = row if f"{key}:" in row else f"{row}, {key}: {usual}"
+            row = row if f"{key}:" in row or "per_started:" in row or "withdrawn:" in row else f"{row}, {key}: {usual}"
+        row = row if "from:" in row else f"{row}, from: 2026-01-01T00:00:00Z"
         lines.append(f"  - {{{row}}}\n")
-    text = f"currency: USD\nprices:\n{''.join(lines) or '  []'}\nunbilled: [{unbilled}]\n"
+    text = f"currency: USD\nprices:\n{''.join(lines) or '  []'}\nunbilled: [{unbilled}]\n{rest}"
     return parse_price_book(text, "prices.yaml", quantity_max)
 
 
 def amounts_of(
     rater: Rater, batch: pa.RecordBatch, rows: list[int] | None = None
-) -> tuple[list[list[int | None]], list[int]]:
+) -> tuple[list[list[Fraction | None]], list[int]]:
     """Per event the amount of each usage item (None is unpriced), and that of its `requests`."""
-    amounts: Amounts = rater.rate(judged(batch, rows)).amounts
-    by_item = numbers(amounts.amounts, signed=True)
-    flags = list(bytes(amounts.flags))
+    rated = rater.rate(judged(batch, rows))
+    by_item, flags = numbers(rated.amounts.amounts, signed=True), list(bytes(rated.amounts.flags))
+    units = rated.events.column("usage").values.field("meter").to_pylist()
     starts = batch.column("usage").offsets.to_pylist()
+    amounts: list[Fraction | None] = [None] * len(by_item)
     for row in range(batch.num_rows) if rows is None else rows:
         for at in range(starts[row], starts[row + 1]):
-            assert flags[at] in (0, UNPRICED, 2)
-            assert by_item[at] == 0 or flags[at] == 0, "only what is priced has an amount"
-    items = [[None if flags[at] == UNPRICED else by_item[at] for at in range(lo, hi)] for lo, hi in pairwise(starts)]
-    return items, numbers(amounts.requests, signed=True)
+            assert by_item[at] == 0 or flags[at] not in (UNPRICED, UNBILLED), "only what is priced has an amount"
+            _, _, per = units[at].partition("/")
+            assert (per != "") == (flags[at] >= 4), "the name says which unit the amount is counted in"
+            amounts[at] = None if flags[at] == UNPRICED else Fraction(by_item[at], int(per or 1))
+    items = [amounts[lo:hi] for lo, hi in pairwise(starts)]
+    return items, numbers(rated.amounts.requests, signed=True)
 
 
-def oracle_of(prices: PriceBook, event: PlainEvent) -> tuple[list[int | None], int]:
+def oracle_of(prices: PriceBook, event: PlainEvent) -> tuple[list[Fraction | None], Fraction]:
     *items, requests = rate_event(
-        prices.prices, prices.unbilled, Event(event["event_time_us"], tuple(event["usage"]), event)
+        prices.prices,
+        prices.unbilled,
+        Event(event["event_time_us"], tuple(event["usage"]), event),
+        prices.adjustments,
     )
     assert requests[2] is not None
     return [amount for _, _, amount in items], requests[2]

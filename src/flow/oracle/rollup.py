@@ -5,7 +5,7 @@ book's timelines; what is cached is only the answer to a question that was asked
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from ..schema import DIMENSIONS, REQUESTS
 from .hashing import dims_hash, event_digest, murmur3_128, name_hash, usage_hash, words
-from .rating import NARROWING, Event, PriceRow, price_in_force
+from .rating import NARROWING, AdjustmentRow, Event, PriceRow, prices_holding, rate_item
 
 DAY_S = 86_400
 _MODULUS = 2**128
@@ -41,8 +41,8 @@ class Row:
     """One row of a view."""
 
     quantity: int = 0
-    amount_femto: int = 0
-    """10^-15 currency units."""
+    amount_femto: Fraction | int = 0
+    """10^-15 currency units, exact; a view shows it rounded down."""
     events: int = 0
     unpriced_quantity: int = 0
     digest: int = 0
@@ -86,54 +86,67 @@ def window_end_s(grain: str, start_s: int) -> int:
 
 
 class Rates:
-    """`rating.rate_event`, with its answers remembered.
+    """`rating.rate_item`, with its answers remembered.
 
-    Events are alike to a price book where each of its NARROWING dimensions has the same value, or one that no price
-    names. For such a class of events the price in force only changes at the instants from which prices hold.
+    Events are alike to a price book where each of its NARROWING dimensions has the same value, or one that no row
+    names. For such a class of events what holds only changes at the instants from which rows hold, and, unless a price
+    looks at hours or at other quantities, it is one rate.
     """
 
-    def __init__(self, prices: Iterable[PriceRow], unbilled: Collection[str]) -> None:
+    def __init__(
+        self, prices: Iterable[PriceRow], unbilled: Collection[str], adjustments: Iterable[AdjustmentRow] = ()
+    ) -> None:
         self._unbilled = frozenset(unbilled) | {REQUESTS}
+        self._adjustments = list(adjustments)
         self._by_meter: dict[str, list[PriceRow]] = {}
         for price in prices:
             self._by_meter.setdefault(price.meter, []).append(price)
-        self._named = [
-            {name for of_meter in self._by_meter.values() for price in of_meter if (name := price.selector[n])}
-            for n in range(len(NARROWING))
-        ]
-        self._steps: dict[tuple[str, Dims], tuple[list[int], list[int | None]]] = {}
+        selectors = [price.selector for of_meter in self._by_meter.values() for price in of_meter]
+        selectors += [row.selector for row in self._adjustments]
+        self._named = [{selector[n] for selector in selectors if selector[n]} for n in range(len(NARROWING))]
+        self._steps: dict[tuple[str, Dims], tuple[list[int], list[Fraction | int | str | None]]] = {}
 
     def narrowed(self, dims: Mapping[str, str]) -> Dims:
         """What of an event's dimensions its prices depend on."""
         values = (dims[name] for name in NARROWING)
         return tuple(value if value in named else "" for value, named in zip(values, self._named, strict=True))
 
-    def amount_femto(self, meter: str, narrowed: Dims, event_time_us: int, quantity: int) -> int | None:
-        """What a quantity costs; None is unpriced."""
+    def amount_femto(
+        self, meter: str, narrowed: Dims, event_time_us: int, quantity: int, usage: Sequence[tuple[str, int]] = ()
+    ) -> Fraction | int | None:
+        """What a quantity costs in an event with this usage; None is unpriced."""
         steps = self._steps.get((meter, narrowed))
         if steps is None:
             steps = self._steps[meter, narrowed] = self._resolve(meter, narrowed)
         rate = steps[1][bisect_right(steps[0], event_time_us)]
-        return None if rate is None else rate * quantity
+        if not isinstance(rate, str):
+            return None if rate is None else rate * quantity
+        event = Event(event_time_us, tuple(usage), dict(zip(NARROWING, narrowed, strict=True)))
+        return rate_item(self._by_meter[meter], self._unbilled, event, meter, quantity, self._adjustments)
 
-    def _resolve(self, meter: str, narrowed: Dims) -> tuple[list[int], list[int | None]]:
-        """The instants at which prices begin, and the rate before the first and from each of them on."""
+    def _resolve(self, meter: str, narrowed: Dims) -> tuple[list[int], list[Fraction | int | str | None]]:
+        """The instants at which rows begin, and the rate before the first and from each of them on; _LOOK where it
+        depends on more than that."""
         prices = self._by_meter.get(meter, [])
-        instants = sorted({price.from_us for price in prices})
-        without_price = 0 if meter in self._unbilled else None
-        rates: list[int | None] = [without_price]
+        instants = sorted({row.from_us for row in prices} | {row.from_us for row in self._adjustments})
+        rates: list[Fraction | int | str | None] = [0 if meter in self._unbilled else None]
         for instant in instants:
             event = Event(instant, (), dict(zip(NARROWING, narrowed, strict=True)))
-            price = price_in_force(prices, meter, event)
-            rates.append(without_price if price is None else _rate_femto(price))
+            holding = prices_holding(prices, meter, event)
+            if all(_is_one_rate(price) for price in holding):
+                rate = rate_item(prices, self._unbilled, event, meter, 1, self._adjustments)
+                rates.append(rate if rate is None or rate.denominator != 1 else int(rate))
+            else:
+                rates.append(_LOOK)
         return instants, rates
 
 
-def _rate_femto(price: PriceRow) -> int:
-    rate = Fraction(price.price) / price.per * 10**15
-    if rate.denominator != 1:
-        raise ArithmeticError(f"line {price.line}: {rate} x 10^-15 a unit is no whole number")
-    return rate.numerator
+_LOOK = "look at the event"
+
+
+def _is_one_rate(price: PriceRow) -> bool:
+    """Whether a price is one rate for every quantity and every hour."""
+    return not (price.started or price.tiers or price.times or price.multipliers or price.schedule)
 
 
 class Rollup:
@@ -166,7 +179,7 @@ class Rollup:
             row = self.minutes.get((start, dims, meter))
             if row is None:
                 row = self.minutes[start, dims, meter] = Row()
-            amount = self._rates.amount_femto(meter, narrowed, event_time_us, quantity)
+            amount = self._rates.amount_femto(meter, narrowed, event_time_us, quantity, usage)
             row.quantity += quantity
             row.events += 1
             row.digest = (row.digest + digest) % _MODULUS

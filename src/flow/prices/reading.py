@@ -1,6 +1,7 @@
 """From the YAML of a price book to its rows; every error of the file at once, each with its line."""
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,7 +21,7 @@ BOOK_KEYS = ("version", "currency", "prices", "adjustments", "schedules", "unbil
 VERSION_KEYS = ("name", "author", "approver", "reason")
 
 ADJUSTED_MAX = 1_000_000
-"""Pairs of a rate and a percentage that are tried; a book has a few hundred of each, and most of them are equal."""
+"""Pairs of a rate and a percentage that are tried; a book has a few hundred different ones of each."""
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
@@ -119,23 +120,19 @@ def _check_adjusted_rates(
     """Every rate must still be one that can be kept after every adjustment that can meet it."""
     tokens = {cell for price in prices if price.meter != REQUESTS for cell in rule_of(price).cells}
     requests = {cell for price in prices if price.meter == REQUESTS for cell in rule_of(price).cells}
-    factors: dict[tuple[frozenset[str], Fraction], tuple[int, Adjustment]] = {}
+    # By what they name, for only those that name different things can meet on one price, and then they all apply.
+    by_names: dict[frozenset[str], dict[Fraction, tuple[int, Adjustment]]] = defaultdict(dict)
     for n, row in adjusted:
-        factors.setdefault((row.names - {"meter"}, row.factor), (n, row))
-    pairs = 0
-    for (names, factor), (n, row) in factors.items():
-        # Adjustments that name other things add up on one price; which ones meet, only an event can say.
-        stacked = [factor, *(factor * other for (others, other) in factors if not (others <= names or names <= others))]
-        for whole, rates in ((False, tokens), (True, requests)):
-            pairs += len(stacked) * len(rates)
-            if pairs > ADJUSTED_MAX:
-                problems.add(row.line, ("adjustments", n), f"too many percentages and rates to check: {ADJUSTED_MAX:,}")
-                return
-            wrong = (rate for rate in rates for by in stacked if _unfit(rate * by, whole))
-            if (rate := next(wrong, None)) is not None:
-                message = f"'{row.percent}' makes a rate of {rate} x 10^-15 one that cannot be kept; use fewer digits"
-                problems.add(row.line, ("adjustments", n, "percent"), message)
-
-
-def _unfit(rate: Fraction, whole: bool) -> bool:
-    return rate.denominator != 1 if whole else unit_problem(rate) is not None
+        by_names[row.names - {"meter"}].setdefault(row.factor, (n, row))
+    met: dict[Fraction, tuple[int, Adjustment]] = {}
+    for factors in by_names.values():
+        met |= {by * factor: at for by in [Fraction(1), *met] for factor, at in factors.items()}
+        if len(met) * (len(tokens) + len(requests)) > ADJUSTED_MAX:
+            n, row = next(iter(factors.values()))
+            problems.add(row.line, ("adjustments", n), f"too many percentages and rates to check: {ADJUSTED_MAX:,}")
+            return
+    for by, (n, row) in met.items():
+        wrong = [rate for rate in tokens if unit_problem(rate * by)] + [r for r in requests if (r * by).denominator > 1]
+        if wrong:
+            message = f"'{row.percent}' makes a rate of {wrong[0]} x 10^-15 one that cannot be kept; use fewer digits"
+            problems.add(row.line, ("adjustments", n, "percent"), message)

@@ -33,6 +33,8 @@ ADJUSTMENT_KEYS = ("meter", *NARROWING, "from", "percent")
 
 CELLS_MAX = 1024
 """Rates of one price: tiers times factors."""
+CONTEXT_MAX, TIMES_MAX, TABLES_MAX = 32, 8, 4
+"""Meters that may decide one price."""
 QUANTITY_TOP = 10**18
 """No quantity, tier edge or package is above this; sums of some of them still fit 64 bits."""
 
@@ -218,14 +220,24 @@ class _Clauses:
             place.problem("applies", "tells units apart, which packages and products have not")
         if meter is not None and meter in self.times:
             place.problem("times", f"holds {meter} itself")
-        if meter == REQUESTS and self.times:
-            place.problem("times", "is for other meters; price the meter that counts what is paid for")
+        self._check_factors()
+        self.wrong = len(reader.problems) > before
+
+    def _check_factors(self) -> None:
+        for key, names, most in (
+            ("context", self.context, CONTEXT_MAX),
+            ("times", self.times, TIMES_MAX),
+            ("multiply", tuple(multiplier.meter for multiplier in self.multipliers), TABLES_MAX),
+        ):
+            if REQUESTS in names:
+                self.place.problem(key, f"names {REQUESTS}, which is 1 in every event")
+            if len(names) > most:
+                self.place.problem(key, f"names more than {most} meters")
         cells = len(self.tiers) + 1
         for multiplier in self.multipliers:
             cells *= len(multiplier.table) + (multiplier.otherwise is not None)
         if cells > CELLS_MAX:
-            place.problem("multiply", f"makes {cells} rates of one price; at most {CELLS_MAX}")
-        self.wrong = len(reader.problems) > before
+            self.place.problem("multiply", f"makes {cells} rates of one price; at most {CELLS_MAX}")
 
     def _usual_context(self, meter: str | None) -> tuple[str, ...]:
         if self.part and meter is not None and meter not in PROMPT:
