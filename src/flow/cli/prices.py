@@ -2,9 +2,14 @@
 
 import typer
 
+from .prices_import import import_
+
 prices = typer.Typer(help="Price books: where they come from, and what they say.", no_args_is_help=True)
 
 
 @prices.callback()
 def _prices() -> None:
     pass
+
+
+prices.command("import")(import_)

@@ -1,0 +1,1 @@
+"""Price books from the world: one module a format, all to the same rows; what does not fit is named with its reason."""
