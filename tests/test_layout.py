@@ -50,8 +50,8 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cluster": ("errors config prices state job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "cli": (
-        "errors schema adapters "
-        "config prices state generate traces kernels steps sources store statements run cluster verify",
+        "errors schema rounding adapters "
+        "config prices plans state generate traces kernels steps sources store statements run cluster verify",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

@@ -5,7 +5,7 @@ What a period costs within a longer span is the charge at its end less the charg
 bills of a span add up to the rounded charge of the whole, and a late or negative correction needs no rule of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -28,9 +28,16 @@ class Rating:
     currency: str
     amount_femto: int
     """In 10^-15 currency units; on the grid of the plan's rounding."""
+    exact_femto: Fraction
+    """What it would be without rounding."""
     lines: tuple[Line, ...]
     billed: Mapping[str, Fraction]
     """By meter, the quantity after conversion and usage discount."""
+
+    @property
+    def remainder_femto(self) -> Fraction:
+        """What rounding took away; below 0 where it added."""
+        return self.exact_femto - self.amount_femto
 
 
 def rate(plan: Plan, usage: Usage, *, final: bool = True) -> Rating:
@@ -39,9 +46,11 @@ def rate(plan: Plan, usage: Usage, *, final: bool = True) -> Rating:
     final: the span has ended, so that minimums are due. Raises PlanError for a meter without a charge, and for usage
     of which a model says nothing; OverflowStop for a quantity or an amount beyond 128 bits.
     """
-    done = charged(_lines(plan, usage, plan.rounding, final), plan.rounding)
+    lines = _lines(plan, usage, plan.rounding, final)
+    done = charged(lines, plan.rounding)
+    exact = _net(lines if plan.rounding.at == "total" else _lines(plan, usage, EXACT, final))
     billed = {charge.meter: charge.billed(total_of(usage.get(charge.meter, 0))) for charge in plan.charges}
-    return Rating(plan.currency, amount_of(done), done, billed)
+    return Rating(plan.currency, amount_of(done), exact, done, billed)
 
 
 def rate_change(plan: Plan, before: Usage | None, after: Usage, *, final: bool = True) -> Rating:
@@ -55,7 +64,8 @@ def rate_change(plan: Plan, before: Usage | None, after: Usage, *, final: bool =
     earlier = rate(plan, before, final=False)
     lines = difference(now.lines, earlier.lines)
     billed = {meter: quantity - earlier.billed[meter] for meter, quantity in now.billed.items()}
-    return Rating(plan.currency, now.amount_femto - earlier.amount_femto, lines, billed)
+    amount_femto = now.amount_femto - earlier.amount_femto
+    return Rating(plan.currency, amount_femto, now.exact_femto - earlier.exact_femto, lines, billed)
 
 
 def rate_periods(plan: Plan, periods: Sequence[Usage], *, ended: bool = True) -> list[Rating]:
@@ -90,7 +100,7 @@ def charge_lines(charge: Charge, use: Use) -> list[Line]:
 
 def exact_charge(plan: Plan, usage: Usage) -> Fraction:
     """The charge without rounding and before minimums, in 10^-15 currency units."""
-    return sum((each.net_femto for each in _lines(plan, usage, EXACT, final=False)), NOTHING)
+    return _net(_lines(plan, usage, EXACT, final=False))
 
 
 def added(usage: Usage, more: Usage) -> dict[str, Use]:
@@ -110,8 +120,16 @@ def added(usage: Usage, more: Usage) -> dict[str, Use]:
 
 
 def total_of(use: Use) -> Fraction:
-    """The quantity of a use."""
-    return sum(map(Fraction, use), NOTHING) if isinstance(use, Sequence) else Fraction(use)
+    """The quantity of a use. Raises PlanError for what is neither a whole number nor a Fraction."""
+    numbers = use if isinstance(use, Sequence) else (use,)
+    for number in numbers:
+        if not isinstance(number, int | Fraction):
+            raise PlanError(f"{number!r} is neither a whole number nor a Fraction; quantities are exact")
+    return sum(map(Fraction, numbers), NOTHING)
+
+
+def _net(lines: Iterable[Line]) -> Fraction:
+    return sum((each.net_femto for each in lines), NOTHING)
 
 
 def _lines(plan: Plan, usage: Usage, rounding: Rounding, final: bool) -> list[Line]:
@@ -129,5 +147,6 @@ def _check_usage(plan: Plan, usage: Usage) -> None:
     for meter, use in usage.items():
         if meter not in meters:
             raise PlanError(f"{plan.name} has no charge for {meter}; it has one for {', '.join(meters)}")
-        if abs(total_of(use)) > INT128_MAX:
-            raise OverflowStop(f"{meter}: a quantity of {total_of(use)} is beyond 128 bits")
+        total = total_of(use)
+        if abs(total) > INT128_MAX:
+            raise OverflowStop(f"{meter}: a quantity of {total} is beyond 128 bits")
