@@ -1,11 +1,12 @@
 """A schedule as arrays: when which UTC offset holds in its zone, and which minutes of which kind of day are in it."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from .price import Schedule
+from .price import HOLIDAY, Schedule
 from .schedules import DAYS, MINUTES_A_DAY
 
 _DAY_S = 86_400
@@ -68,3 +69,18 @@ def offset_changes(zone: str) -> tuple[tuple[int, int], ...]:
                 low, high = (middle, high) if offset_s(middle) == found[-1][1] else (low, middle)
             found.append((high, offset_s(high)))
     return tuple(found)
+
+
+def within(schedule: Schedule, time_us: int) -> bool:
+    """Whether an instant is in the hours of a schedule."""
+    week, changes = week_of(schedule), offset_changes(schedule.zone)
+    second = time_us // 1_000_000
+    offset = changes[bisect_right(changes, second, key=lambda change: change[0]) - 1][1]
+    day, rest = divmod(second + offset, _DAY_S)
+
+    def row(table: bytes, of_day: int) -> int:
+        # Day 0 was a Thursday, which is 3.
+        kind = HOLIDAY if of_day in week.holidays else (of_day + 3) % HOLIDAY
+        return table[kind * MINUTES_A_DAY + rest // 60]
+
+    return bool(row(week.today, day) or row(week.after, day - 1))
