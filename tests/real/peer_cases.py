@@ -1,13 +1,13 @@
 """The pricing cases of other billing systems, put to our plans: one function that takes any case of KINDS.
 
 `outcome_of(case)` reads the fields that the data's README describes (kind, model, params, tiers, quantity, steps,
-currency, rounding) and nothing of what is expected. What a case leaves unsaid, because its system always does it, is
-said here by the name of the system; docs/decisions/011-plan-rating.md has the reasons. A parameter that is not known
-here is an error, so that no case passes by being read half.
+currency, rounding, and peer and file) and nothing of what is expected. What a case leaves unsaid, because its system
+always does it, is said here by the name of the system; docs/decisions/011-plan-rating.md has the reasons. A parameter
+that is not known here is an error, so that no case passes by being read half.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -46,6 +46,9 @@ KINDS = (
     "unit_conversion",
 )
 
+OTHER_MODELS = ("graduated_prorated", "minimum_commitment", "rounding", "unit_conversion", "usage_discount")
+"""Models without a charge of their own."""
+
 Case = Mapping[str, Any]
 
 PARAMS = (
@@ -56,6 +59,9 @@ PARAMS = (
     "usage_discount_quantity usage_discount_percent usage_discount_tiers discount_percent units event_quantities "
     "event_prorated_quantities"
 )
+
+USUAL: Case = dict.fromkeys(("params", "tiers", "quantity", "currency", "rounding"), None) | {"peer": "", "file": ""}
+"""Fields that a case may leave out."""
 
 ALWAYS_FIRST_FLAT_FEE = ("openmeter", "lago")
 """Whose flat fee of the first tier is due without usage, even where a case does not say so."""
@@ -88,9 +94,11 @@ class Outcome:
 
 def outcome_of(case: Case) -> Outcome:
     """Raises ValueError for a kind, model or parameter that is not known here."""
+    case = {**USUAL, **case}
+    case["params"] = case["params"] or {}
     unknown = set(case["params"]) - set(PARAMS.split())
-    if unknown:
-        raise ValueError(f"{case['id']}: parameters not known here: {', '.join(sorted(unknown))}")
+    if unknown or case["kind"] not in KINDS or case["model"] not in (*_MODELS, *OTHER_MODELS):
+        raise ValueError(f"{case['id']}: a kind, model or parameters not known here: {sorted(unknown)}")
     try:
         return _KINDS[case["kind"]](case)
     except PeerError as error:
@@ -162,13 +170,13 @@ def _own_lines(case: Case, charge: Charge, position: str) -> Sequence[Line]:
 def _rate_multi_unit(case: Case) -> Outcome:
     units = case["params"]["units"]
     charges = tuple(_charge({**case, **unit, "params": {}}, meter) for meter, unit in units.items())
-    plan = Plan(case["id"], case["currency"], charges, "period", rounding_of(case), _limits(case["params"]))
+    plan = Plan(case["id"], case["currency"] or "", charges, "period", rounding_of(case), _limits(case["params"]))
     rating = rate(plan, {meter: Fraction(unit["quantity"]) for meter, unit in units.items()})
     return Outcome(_units(rating.amount_femto), lines=rating.lines)
 
 
 def _steps_cumulative(case: Case) -> Outcome:
-    plan = Plan(case["id"], case["currency"], (_charge(case),), "contract", rounding_of(case))
+    plan = Plan(case["id"], case["currency"] or "", (_charge(case),), "contract", rounding_of(case))
     before = None
     steps = []
     for number, step in enumerate(case["steps"], 1):
@@ -213,7 +221,7 @@ def _unit_conversion(case: Case) -> Outcome:
     return Outcome(_conversion(params).apply(_quantity(case)))
 
 
-_KINDS = {
+_KINDS: Mapping[str, Callable[[Case], Outcome]] = {
     "rate": _rate,
     "rate_multi_unit": _rate_multi_unit,
     "steps_cumulative": _steps_cumulative,
@@ -235,7 +243,7 @@ def rounding_of(case: Case) -> Rounding:
     if rule is None:
         return EXACT
     decimals = re.search(r"(\d+) decimals", text)
-    digits = int(decimals[1]) if decimals else 2 if "cents" in text else minor_digits(case["currency"])
+    digits = int(decimals[1]) if decimals else 2 if "cents" in text else minor_digits(case["currency"] or "")
     # What is rounded before something is done with it is rounded by itself.
     return Rounding(rule, digits, "line" if "per line" in text or " first" in text else "total")
 
@@ -343,12 +351,12 @@ def _dynamic(case: Case) -> Tiered:
     params = case["params"]
     if "precise_total_cents" in params:
         quantity = _quantity(case)
-        total = _femto(params["precise_total_cents"]) / 10 ** minor_digits(case["currency"])
+        total = _femto(params["precise_total_cents"]) / 10 ** minor_digits(case["currency"] or "")
         return Tiered((Tier(None, Fraction(total, quantity) if quantity else Fraction(0)),))
     return Tiered((Tier(None, _femto(params["multiplier"])),))
 
 
-_MODELS = {
+_MODELS: Mapping[str, Callable[[Case], Any]] = {
     "per_unit": lambda case: Tiered((Tier(None, _femto(case["params"]["unit_price"])),)),
     "package": lambda case: _packages(case["params"]),
     "graduated": _tiered,
