@@ -84,6 +84,8 @@ UNLIMITED = Limits()
 
 def discounted(lines: Iterable[Line], percent: Fraction, rounding: Rounding) -> list[Line]:
     """The lines rounded, if each is, and with a percentage taken off."""
+    if not percent and rounding.at == "total":
+        return list(lines)
     found = []
     for each in lines:
         gross = rounding.of_line(each.gross_femto)
@@ -98,6 +100,8 @@ def limited(
 
     billed_femto: what was billed before for the same span. final: the span has ended, so that a minimum is due.
     """
+    if limits == UNLIMITED:
+        return list(lines)
     found = []
     total = Fraction(billed_femto)
     for each in lines:
