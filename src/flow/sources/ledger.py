@@ -77,7 +77,11 @@ class _Reader(PausingPartition[Decoded]):
 
 
 def _decoded(origin: str, row: int, batch: pa.RecordBatch) -> Decoded:
-    """LEDGER rows as EVENTS."""
+    return Decoded(origin, as_events(batch, row), Rejects(origin).batch(), batch.num_rows, 0)
+
+
+def as_events(batch: pa.RecordBatch, row: int) -> pa.RecordBatch:
+    """LEDGER rows as EVENTS; `row`: the place of the first one in its file."""
     usage = batch.column("usage")
     items = pa.StructArray.from_arrays(
         [_coded(usage.keys), usage.items.cast(pa.int64())], fields=list(USAGE.value_type)
@@ -94,8 +98,7 @@ def _decoded(origin: str, row: int, batch: pa.RecordBatch) -> Decoded:
         "usage": pa.ListArray.from_arrays(offsets, items, type=USAGE),
         "position": pa.array(range(row, row + batch.num_rows), pa.int64()),
     }
-    events = pa.RecordBatch.from_arrays([_whole(columns[name]) for name in EVENTS.names], schema=EVENTS)
-    return Decoded(origin, events, Rejects(origin).batch(), batch.num_rows, 0)
+    return pa.RecordBatch.from_arrays([_whole(columns[name]) for name in EVENTS.names], schema=EVENTS)
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError
-from ..kernels import CLASS_BITS, PER_SHIFT, Amounts, RateTable, usage_lists
+from ..kernels import CLASS_BITS, PER_SHIFT, Amounts, RateTable, Rows, usage_lists
 from ..prices.book import Match, PriceBook
 from ..prices.price import Schedule
 from ..prices.rules import Node, Rule, Switch
@@ -59,8 +59,11 @@ class Rater:
 
     def rate(self, judged: Judged) -> Rated:
         """Rates the accepted rows by the price in force at each event's time. Raises OverflowStop, ConfigError."""
-        events = judged.routed.events
-        rows, count = judged.accepted
+        amounts, events = self.amounts(judged.routed.events, *judged.accepted)
+        return Rated(judged, amounts, events)
+
+    def amounts(self, events: pa.RecordBatch, rows: Rows, count: int) -> tuple[Amounts, pa.RecordBatch]:
+        """The amounts of the selected rows, and the events with the meters under the names that tell their units."""
         classes = tuple(self._classes(events.column(name), n) for n, name in enumerate(_CLASSED))
         meters = events.column("usage").values.field("meter").dictionary.to_pylist()
         meter_map = pa.array([self._meter_numbers.get(name, -1) for name in meters], pa.int32()).buffers()[1]
@@ -69,7 +72,7 @@ class Rater:
                 events, rows, count, _CLASSED, classes, meter_map or pa.allocate_buffer(0)
             )
             if not missing:
-                return Rated(judged, amounts, self._named_by_unit(events, amounts))
+                return amounts, self._named_by_unit(events, amounts)
             for combination in missing:
                 self._table.add_combination(combination, self._vector(self._match(combination)))
 
