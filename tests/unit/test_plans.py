@@ -482,6 +482,7 @@ def test_a_minimum_is_due_when_the_span_has_ended() -> None:
     assert amounts(rate_periods(least, [{"m": 2}, {}, {"m": 3}])) == [20, 0, 80]
     assert amounts(rate_periods(least, [{"m": 2}, {}, {"m": 3}], ended=False)) == [20, 0, 30]
     assert amounts(rate_periods(least, [{"m": 20}])) == [200]
+    assert amounts(rate_periods(least, [{"m": Fraction("9.9999")}, {}])) == [Fraction("99.999"), Fraction("0.001")]
 
 
 def test_the_limits_of_a_plan_hold_over_all_its_charges() -> None:
