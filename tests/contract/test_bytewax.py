@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from importlib.metadata import version
@@ -240,6 +241,73 @@ def test_values_of_one_key_come_in_the_order_of_the_source(tmp_path: Path) -> No
     op.output("sink", stated, Log(["a"], {"a": 0}))
     run(flow, tmp_path / "recovery", workers=2)
     assert seen == list(range(40))
+
+
+# ---- Snapshots of an epoch that was never committed ----
+
+
+class Together(Items):
+    """All items in one batch, of one epoch."""
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Items":
+        return _Together(self._items, resume_state or 0)
+
+
+class _Together(_Items):
+    def next_batch(self) -> Iterable[tuple[str, Any]]:
+        if self._at:
+            raise StopIteration
+        self._at = 1
+        return self._items
+
+
+class Dies(Log):
+    """Stops the run after everybody else has taken the snapshots of the first epoch."""
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Log":
+        return _Dies(self.calls, for_part, 0)
+
+
+class _Dies(_Log):
+    def snapshot(self) -> int:
+        time.sleep(0.5)  # the snapshots of other workers are written meanwhile
+        raise ValueError("before the epoch is committed")
+
+
+@pytest.mark.parametrize("touched", [False, True], ids=["keys left alone", "keys touched"])
+def test_a_snapshot_never_committed_comes_back_unless_it_is_replaced(touched: bool, tmp_path: Path) -> None:
+    """This is why each execution begins with a heartbeat to all shards: flow/sources/pausing.py.
+
+    Should keys that were left alone load nothing one day, Bytewax has been mended, and the heartbeat can go.
+    """
+    items = [(f"key {number}", 1) for number in range(8)]
+    places = dict.fromkeys((key for key, _ in items), 0)
+
+    def execute(mark: str, given: list[tuple[str, Any]], sink: Log, workers: int) -> set[str | None]:
+        """What the keys have loaded; from now on their snapshots are `mark`."""
+        loaded: set[str | None] = set()
+
+        class Marked(StatefulBatchLogic[int, int, str]):
+            def __init__(self, resumed: str | None) -> None:
+                loaded.add(resumed)
+
+            def on_batch(self, values: list[int]) -> tuple[Iterable[int], bool]:
+                return values, StatefulBatchLogic.RETAIN
+
+            def snapshot(self) -> str:
+                return mark
+
+        flow = Dataflow("flow")
+        op.output("sink", op.stateful_batch("logic", op.input("source", flow, Together(given)), Marked), sink)
+        run(flow, tmp_path / "recovery", workers)
+        return loaded
+
+    with pytest.raises(BytewaxRuntimeError):
+        execute("never committed", items, Dies(["a"], places), workers=2)
+    # The next execution, of another number of workers, goes through the same epoch, with or without these keys.
+    assert execute("committed", items if touched else [], Log(["a"], places), workers=3) <= {None}
+    loaded = execute("last", items, Log(["a"], places), workers=1)
+    assert loaded == {"committed"} if touched else "never committed" in loaded
 
 
 def test_the_version_is_the_one_that_was_looked_at() -> None:

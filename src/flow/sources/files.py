@@ -101,14 +101,21 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
         if resume_state is not None:
             kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["files"]
         progress = {name: Progress(*fields) for name, fields in kept.items()}
-        return _Reader(mine, self._format, progress, self._batch_rows, self._flow)
+        return _Reader(mine, self._format, progress, self._batch_rows, self._flow, leads=number == 0)
 
 
 class _Reader(PausingPartition[Item]):
     def __init__(
-        self, files: list[Path], format: str, progress: dict[str, Progress], batch_rows: int, flow: Flow
+        self,
+        files: list[Path],
+        format: str,
+        progress: dict[str, Progress],
+        batch_rows: int,
+        flow: Flow,
+        *,
+        leads: bool,
     ) -> None:
-        super().__init__(flow)
+        super().__init__(flow, leads=leads)
         self._progress = progress
         self._items = self._all(files, format, batch_rows)
 

@@ -11,7 +11,6 @@ means one moment, whatever happens in the first epoch; a partition that is added
 """
 
 import contextlib
-import os
 import threading
 import time
 import zlib
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bytewax.inputs import FixedPartitionedSource
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -175,7 +175,7 @@ class KafkaSource(FixedPartitionedSource[Item, bytes]):
 def _write_first(path: Path, content: bytes) -> None:
     """Writes a file, synced, if no other process of this job was faster. Raises StateError."""
     make_folder(path.parent)
-    making = path.with_name(f"{path.name}.{os.getpid()}")
+    making = path.with_name(f"{path.name}.{uuid4().hex}")  # process ids repeat on other hosts
     write_whole(making, content)
     try:
         with contextlib.suppress(FileExistsError):
@@ -192,7 +192,7 @@ class _Reader(PausingPartition[Item]):
     def __init__(
         self, source: KafkaSource, watch: Watch, topic: str, number: int, position: Position, end: int | None
     ) -> None:
-        super().__init__(source.flow)
+        super().__init__(source.flow, leads=part_name(topic, number) == min(source.list_parts()))
         self.topic, self.number, self.position = topic, number, position
         self.name = f"{topic}[{number}]"
         self._source = source

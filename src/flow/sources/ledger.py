@@ -12,13 +12,13 @@ from ..errors import SourceError
 from ..schema import DIMENSIONS, EVENTS, USAGE
 from ..state.ledger import ledger_files, unsealed_files
 from ..state.manifest import seal, unseal
-from ..steps.batches import Decoded, Rejects
+from ..steps.batches import Decoded, Heartbeat, Rejects
 from .pausing import Flow, PausingPartition
 
 MANIFEST = "ledger"
 
 
-class LedgerSource(FixedPartitionedSource[Decoded, bytes]):
+class LedgerSource(FixedPartitionedSource[Decoded | Heartbeat, bytes]):
     """Reads the sealed files of a ledger folder; a file belongs to one of a fixed number of readers by its name."""
 
     def __init__(self, folder: Path, readers: int, batch_rows: int, flow: Flow) -> None:
@@ -44,12 +44,14 @@ class LedgerSource(FixedPartitionedSource[Decoded, bytes]):
         done: dict[str, int] = {}
         if resume_state is not None:
             done = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["rows"]
-        return _Reader(self._folder, mine, done, self._batch_rows, self._flow)
+        return _Reader(self._folder, mine, done, self._batch_rows, self._flow, leads=number == 0)
 
 
 class _Reader(PausingPartition[Decoded]):
-    def __init__(self, folder: Path, names: list[str], rows: dict[str, int], batch_rows: int, flow: Flow) -> None:
-        super().__init__(flow)
+    def __init__(
+        self, folder: Path, names: list[str], rows: dict[str, int], batch_rows: int, flow: Flow, *, leads: bool
+    ) -> None:
+        super().__init__(flow, leads=leads)
         self._rows = rows
         self._items = self._all(folder, names, batch_rows)
 

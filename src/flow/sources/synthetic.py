@@ -25,15 +25,16 @@ class SyntheticSource(FixedPartitionedSource[Item, bytes]):
         return [f"reader-{number:03d}" for number in range(self.readers)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Reader":
+        number = int(for_part.rpartition("-")[2])
         if resume_state is None:
-            return _Reader(self, int(for_part.rpartition("-")[2]) * self.batch_rows, self.batch_rows)
+            return _Reader(self, number, number * self.batch_rows, self.batch_rows)
         kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")
-        return _Reader(self, kept["next"], kept["batch_rows"])
+        return _Reader(self, number, kept["next"], kept["batch_rows"])
 
 
 class _Reader(PausingPartition[Item]):
-    def __init__(self, source: SyntheticSource, first: int, batch_rows: int) -> None:
-        super().__init__(source.flow)
+    def __init__(self, source: SyntheticSource, number: int, first: int, batch_rows: int) -> None:
+        super().__init__(source.flow, leads=number == 0)
         self._source = source
         self._next = first
         self._batch_rows = batch_rows
