@@ -251,6 +251,10 @@ class Limits(_Model):
     """Distinct combinations of dimensions of one run."""
     batch_rows: Annotated[int, count(1, 2**22)] = 65_536
     """Rows of a batch that a source aims at."""
+    stop_wait_us: Annotated[int, duration("0s", "1d")] = Field(alias="stop_wait", default=20_000_000)
+    """How long a run that a signal has stopped waits for a store that does not take its blocks."""
+    stall_us: Annotated[int, duration("1s", "1d")] = Field(alias="stall", default=60_000_000)
+    """How long a process of a cluster, or another host of it, may show no life before all are started again."""
 
 
 class Metrics(_Model):

@@ -59,6 +59,10 @@ class StoreError(TallyflowError):
     """ClickHouse refused something that a retry will not mend."""
 
 
+class Unpublished(StoreError):
+    """A signal ended the run before the store had taken all blocks; the next run publishes them."""
+
+
 class PlanError(TallyflowError):
     """A plan says nothing of this usage, or needs to know more of it; the message names the quantity and the mend."""
 

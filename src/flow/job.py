@@ -60,6 +60,8 @@ class Job:
     """Bytes of blocks that wait for the store in the outbox; None: only this process puts any there."""
     compact: bool = False
     """Whether batches may go to other processes."""
+    drained: bool = False
+    """Whether the dataflow has ended; what is left is to publish."""
 
     def __post_init__(self) -> None:
         self._raters: dict[int, Rater] = {}

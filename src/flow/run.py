@@ -123,16 +123,18 @@ def make_job(config: Config, book: PriceBook, directory: StateDirectory, claim: 
 def work(job: Job, workers: int, addresses: Sequence[str] = (), process: int = 0) -> Share:
     """Runs the dataflow to its end and publishes all blocks; in a cluster, as the process of this number.
 
-    Raises SourceError, StateError, StoreError, TakenOver, OverflowStop, BalanceError.
+    Raises Unpublished (after a signal, if the store does not take them in time), SourceError, StateError, StoreError,
+    TakenOver, OverflowStop, BalanceError.
     """
     publisher = job.publisher
     publisher.start()
     try:
         _run_dataflow(job, workers, addresses, process)
+        job.drained = True
         point("run.before_finish")
         for writer in job.sink.writers:
             writer.finish()
-        publisher.finish()
+        publisher.finish(job.stop.is_set, job.config.limits.stop_wait_us // 10**6)
         job.finish_source()
         point("run.after_finish")
     except BaseException:

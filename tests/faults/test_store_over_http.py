@@ -1,5 +1,6 @@
 """A ClickHouse server over HTTP, and what it can do to a run (rows 5 to 8 of the faults): exact, or one clear line."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,29 @@ def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes], sec
     while not true():
         assert process.poll() is None and time.monotonic() < give_up_at
         time.sleep(0.02)
+
+
+def test_row_5_a_signal_during_an_outage_ends_the_run_and_the_next_one_publishes(
+    pipeline: Pipeline, front: FrontProcess, told: Views
+) -> None:
+    # given a run that cannot publish what it has cut
+    pipeline.settings["limits"] |= {"stop_wait": "1s"}
+    front.fault(Fault("lose", times=10**6))
+    process = pipeline.start("run")
+    with watched(process):
+        wait_until(front.met, process)
+        # when a signal comes, then it ends, and says what is left where
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    said = err.decode()
+    assert process.returncode == 1, said
+    assert "stopped by a signal while the store took no blocks (store clickhouse://default@127.0.0.1" in said
+    assert f"wait in {pipeline.folder / 'state' / 'outbox'}: nothing is lost, the next run publishes them" in said
+    assert said.count("\n") == 1
+    assert front.tokens() == []
+    # and the next run publishes that
+    front.heal()
+    assert_exact(pipeline, told)
 
 
 @pytest.mark.slow

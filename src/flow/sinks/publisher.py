@@ -6,11 +6,12 @@ repeated after any failure, and is, until the store has answered. Only then does
 
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import StoreError
+from ..errors import StoreError, Unpublished
 from ..faults import point
 from ..store.client import StoreBusy, StoreClient, StoreUnavailable
 from ..store.publish import insert_arrow_file
@@ -19,6 +20,9 @@ from .outbox import Block, Outbox
 
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 30.0
+LOOK_S = 0.05
+ABANDON_S = 5.0
+"""How long to wait for the insert that is on, once its answer matters no more."""
 BUSY_TRIES_MAX = 64
 """After so many answers in a row that it is busy, some 20 minutes, somebody has to look at the store."""
 
@@ -50,6 +54,7 @@ class Publisher:
         self._ending = False
         self._abandoned = threading.Event()
         self._failure: BaseException | None = None
+        self._trouble = ""  # why the last try failed
         self._thread: threading.Thread | None = None
         self.backlog_bytes = 0
         """Bytes of frozen blocks that wait for the store."""
@@ -107,23 +112,46 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Publishes all that was submitted, then ends the thread. Raises what stopped the publisher, if anything."""
+    def finish(self, stopped: Callable[[], bool] = lambda: False, wait_s: int = 0) -> None:
+        """Publishes all that was submitted, then ends the thread. Raises what stopped the publisher, if anything.
+
+        Waits for the store for as long as it takes; from the moment that `stopped` says so, for `wait_s`. Raises
+        Unpublished if blocks are left then: they stay in the outbox.
+        """
         self._end()
+        give_up_at: float | None = None
+        while self._thread is not None and self._thread.is_alive():
+            if give_up_at is None and stopped():
+                give_up_at = time.monotonic() + wait_s
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                raise self._unpublished()
+            self._thread.join(LOOK_S)
+        self._thread = None
         self.check()
 
     def abandon(self) -> None:
-        """Ends the thread with the insert that is on; what waits stays in the outbox for the next start."""
+        """Ends the thread with the insert that is on; what waits stays in the outbox for the next start.
+
+        An insert that is not answered soon is left alone: it goes with the process, and is repeated under its token.
+        """
         self._abandoned.set()
         self._end()
+        if self._thread is not None:
+            self._thread.join(ABANDON_S)
+            self._thread = None
 
     def _end(self) -> None:
         with self._changed:
             self._ending = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+
+    def _unpublished(self) -> Unpublished:
+        with self._changed:
+            blocks, folder = len(self._waiting), self._waiting[0][0].folder if self._waiting else ""
+        return Unpublished(
+            f"stopped by a signal while the store took no blocks ({self._trouble or 'it has not answered yet'}); "
+            f"{blocks} of them wait in {folder}: nothing is lost, the next run publishes them"
+        )
 
     def _run(self) -> None:
         try:
@@ -151,6 +179,7 @@ class Publisher:
                 self.publish_next()
                 return
             except StoreUnavailable as error:
+                self._trouble = str(error)
                 self.published.retries += 1
                 busy = busy + 1 if isinstance(error, StoreBusy) else 0
                 if busy == BUSY_TRIES_MAX:
