@@ -47,7 +47,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "statements": ("errors schema rounding prices store", "rich"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "run": ("errors faults config prices state steps store sinks job", "bytewax"),
-    "cluster": ("errors config prices state job run", ""),
+    "cluster": ("errors config prices state store job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "

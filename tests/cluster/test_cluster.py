@@ -6,12 +6,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
-from tests.e2e.harness import Event, Pipeline, assert_refused, balance, make_events, truth
+from tests.e2e.harness import Event as Usage
+from tests.e2e.harness import Pipeline, assert_refused, balance, make_events, truth
 
 from flow.cluster import supervisor
-from flow.cluster.task import Backlog
+from flow.cluster.crew import GAP_S, Look, Quiet
+from flow.cluster.task import Board, Sign
 from flow.errors import ClusterError
 
 started: list[subprocess.Popen[bytes]] = []
@@ -19,7 +23,7 @@ SMALL_BATCHES = {"limits": {"batch_rows": 20}}
 """Small batches, so that a run takes some time."""
 
 
-def write(pipeline: Pipeline, events: list[Event], files: int = 6) -> None:
+def write(pipeline: Pipeline, events: list[Usage], files: int = 6) -> None:
     """Writes events as Parquet files, on top of those that are there."""
     have = len(list((pipeline.folder / "events").iterdir()))
     for number in range(files):
@@ -68,7 +72,7 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[str, str]:
 def test_from_two_processes_to_three_to_one(pipeline: Pipeline) -> None:
     """State follows its shard: what one process saw, another knows for a duplicate."""
     events = make_events(900)
-    seen: list[Event] = []
+    seen: list[Usage] = []
     for number, processes in enumerate((2, 3, 1)):
         new = events[number * 300 : number * 300 + 300]
         write(pipeline, new + seen, files=4)
@@ -92,6 +96,18 @@ def test_a_process_that_is_killed_is_started_again_with_the_others(pipeline: Pip
     wait_until(lambda: len(set(workers_of(process)) - set(first)) == 2, process)
     _, said = finish(process)
     assert f"process 1 of the cluster (pid {first[1]}) was killed by signal 9; all processes start again" in said
+    assert pipeline.views() == truth(events)
+
+
+def test_a_process_that_hangs_is_replaced_with_the_others(pipeline: Pipeline) -> None:
+    events = make_events(600)
+    write(pipeline, events)
+    pipeline.settings["limits"] = {"stall": "1s", **SMALL_BATCHES["limits"]}
+    process = start_and_wait_for_blocks(pipeline, 2)
+    first = workers_of(process)
+    os.kill(first[1], signal.SIGSTOP)
+    _, said = finish(process)
+    assert f"process 1 of the cluster (pid {first[1]}) has shown no sign of life for 1 s; all processes" in said
     assert pipeline.views() == truth(events)
 
 
@@ -147,6 +163,41 @@ def test_it_is_not_started_for_ever(pipeline: Pipeline, monkeypatch: pytest.Monk
     assert len(said) == 1
 
 
+def test_processes_that_wait_for_each_other_are_noticed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given processes that live, but do not get on
+    pipeline.settings["limits"] = {"stall": "2s"}
+    told: Any = None  # of claim, directory, crew and gate nothing is asked
+    stuck = supervisor._Supervisor(pipeline.config(), told, told, told, None, Event(), print)._stuck
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def first_failure(steps: list[int]) -> float | None:
+        """After how many seconds there is one, if two processes report so many steps."""
+        nonlocal now
+        quiet, begun = Quiet(), now
+        for number in steps:
+            now += 0.5
+            if (failure := stuck([Look(steps=number), Look(steps=0)], quiet)) is not None:
+                assert "no process of the cluster has made a step for" in failure.reason
+                return now - begun
+        return None
+
+    assert first_failure([1, 2, 3, *[3] * 10]) == 4.0  # 2.5 s behind the last change
+    assert first_failure(list(range(1, 20))) is None
+    assert first_failure([0] * 100) is None, "they may still be loading"
+    assert first_failure([0] * 130) == 60.5 + 0.5
+    assert first_failure([-1] * 200) is None, "the dataflow has ended, and they may wait for the store"
+
+
+def test_who_was_frozen_himself_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    quiet = Quiet()
+    quiet.look(1)
+    now += 3600.0
+    assert quiet.look(1) == GAP_S
+
+
 def test_an_embedded_store_serves_one_process(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path / "pipeline", settings={"shards": 4})
     pipeline.write("a.ndjson", make_events(1))
@@ -161,10 +212,13 @@ def test_a_process_needs_a_shard(tmp_path: Path) -> None:
 
 
 def test_the_backlog_is_that_of_all_processes() -> None:
-    descriptor = Backlog.new(3)
-    first, third = Backlog(descriptor, 3), Backlog(descriptor, 3)
+    descriptor = Board.new(3)
+    first, third = Board(descriptor), Board(descriptor)
     os.close(descriptor)
-    first.set(0, 5)
-    third.set(2, 1 << 40)
-    first.set(0, 7)
-    assert first.total() == third.total() == (1 << 40) + 7
+    first.show(0, Sign(5, 1, 1))
+    third.show(2, Sign(1 << 40, 1, -1))
+    first.show(0, Sign(7, 2, 9))
+    assert first.waiting_bytes() == third.waiting_bytes() == (1 << 40) + 7
+    first.show_others(3)
+    assert third.waiting_bytes() == (1 << 40) + 10
+    assert third.signs() == [Sign(7, 2, 9), Sign(0, 0, 0), Sign(1 << 40, 1, -1)]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,8 +55,9 @@ class Fault:
 class Front:
     """The server, in threads of this process."""
 
-    def __init__(self, client: StoreClient) -> None:
+    def __init__(self, client: StoreClient, host: str = "127.0.0.1") -> None:
         self._client = client
+        self._host = host
         self._lock = Lock()
         self._server: ThreadingHTTPServer | None = None
         self._thread: Thread | None = None
@@ -81,7 +83,7 @@ class Front:
             def answer(self, parameters: Parameters, body: bytes) -> bytes | None:
                 return front.answer(parameters, body)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server = ThreadingHTTPServer((self._host, self.port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -192,9 +194,11 @@ def refusal(code: int) -> DatabaseError:
 class FrontProcess:
     """A server in a process of its own; every method returns once the server has done it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        """`prefix` is what the command is run with, in a network where `host` is an address."""
+        self._host = host
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.http_front", str(folder)],
+            [*prefix, sys.executable, "-m", "tests.faults.http_front", str(folder), host],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).resolve().parents[2],
@@ -204,7 +208,7 @@ class FrontProcess:
 
     @property
     def url(self) -> str:
-        return f"clickhouse://default:@127.0.0.1:{self.port}/tallyflow"
+        return f"clickhouse://default:@{self._host}:{self.port}/tallyflow"
 
     def refuse(self) -> None:
         """No new connections, and no answers on the old ones."""
@@ -243,9 +247,9 @@ class FrontProcess:
         return json.loads(self._process.stdout.readline())
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, host: str) -> None:
     """Serves until stdin ends; reads requests of a FrontProcess there."""
-    with connect(Store(kind="chdb", path=folder)) as client, Front(client) as front:
+    with connect(Store(kind="chdb", path=folder)) as client, Front(client, host) as front:
         for line in sys.stdin:
             what, value = json.loads(line)
             answer: Any = None
@@ -262,4 +266,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

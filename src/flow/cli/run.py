@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..cluster.hosts import Hosts
 from ..cluster.supervisor import run_cluster
 from ..config import Config, SyntheticSource, load_config
+from ..errors import ConfigError
 from ..run import Outcome, open_store
 from ..run import run as run_job
 from ..statements.render import printable
@@ -31,13 +33,35 @@ def run(
             min=1, max=256, help="Processes, at most as many as shards; more than 1 need a ClickHouse server."
         ),
     ] = 1,
+    addresses: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT,HOST:PORT,...",
+            help="All hosts of the job, the same on each; it needs a ClickHouse server, and storage that all share.",
+        ),
+    ] = "",
+    host: Annotated[
+        int, typer.Option(min=0, help="Which of --addresses this host is; 0 decides, and has the balance.")
+    ] = 0,
 ) -> None:
-    """Bill the events of a config: until the end of input, or a signal; ends with the balance."""
+    """Bill the events of a config: until the end of input, or a signal; ends with the balance.
+
+    Of several hosts, each runs this with its own --host, and --processes of its own.
+    """
     settings = load_config(config)
-    if processes > 1:
-        outcome = run_cluster(settings, processes, workers, lambda line: typer.echo(f"tallyflow: {line}", err=True))
+    hosts = Hosts.parse(addresses, host) if addresses else None
+    if hosts is None and host:
+        raise ConfigError(f"--host {host}: there is no --addresses that it could be one of")
+    outcome: Outcome | None
+    if processes > 1 or hosts is not None:
+        outcome = run_cluster(
+            settings, processes, workers, lambda line: typer.echo(f"tallyflow: {line}", err=True), hosts
+        )
     else:
         outcome = _run_with_progress(settings, workers)
+    if outcome is None:
+        typer.echo("This host has done its part; the balance is with host 0.")
+        return
     with open_store(settings) as client:
         _print(outcome, latest_month(client), settings, config, Console())
 

@@ -1,4 +1,4 @@
-"""Why a worker process stopped, in its own words.
+"""Why a worker process stopped, in its own words; and whether it goes on.
 
 A step that raises ends the worker threads of its process, and Bytewax then raises what it was told. In a cluster it
 also loses the other processes in that moment, and raises this instead: nothing is left of the reason. So it is kept
@@ -18,10 +18,12 @@ _METHODS = (
 
 
 class FirstFailure:
-    """Keeps the first exception that anything which is watched raises."""
+    """Keeps the first exception that anything which is watched raises, and counts the calls."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.calls = 0
+        """Into the dataflow, so far; threads may lose one to each other, since only a change means anything."""
 
     def watch(self, thing: X) -> X:
         """The same thing; what its methods make is watched as well."""
@@ -32,6 +34,7 @@ class FirstFailure:
 
     def _watched(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
+            self.calls += 1
             try:
                 made = method(*arguments)
                 if isinstance(made, Iterator):

@@ -1,26 +1,28 @@
-"""Runs a job as several processes of this machine: `tallyflow run --processes N`.
+"""Runs a job as several processes: `tallyflow run --processes N`, on this machine or on several hosts.
 
-The supervisor holds the lock, the term and the lineage, starts the workers, and checks the balance over all of them at
-the end. Bytewax cannot replace one process of a cluster: if one dies, all are killed and started again, and go on from
-the last epoch, each with the state of the shards that it is given. How many there are may change from run to run.
+The supervisor of host 0 holds the lock, the term and the lineage, and checks the balance over all processes at the end.
+Each host has a supervisor that starts, watches and kills the processes of that host (crew.py); those of the other hosts
+do as host 0 says (hosts.py). Bytewax cannot replace one process of a cluster: if one dies, hangs or is out of reach,
+all are killed and started again, and go on from the last epoch, each with the state of the shards that it is given. How
+many there are may change from run to run.
 """
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from ..config import Config
-from ..errors import ClusterError, EngineStopped, RefusedStart, TallyflowError
-from ..prices.book import PriceBook, load_price_book
+from ..errors import ClusterError, RefusedStart, TallyflowError
+from ..prices.book import load_price_book
 from ..run import Claim, Outcome, Share, conclude, prepare, stopping
 from ..state.directory import StateDirectory
-from .task import Backlog, Report, Task, new_paper, read_paper
+from ..store.client import StoreUnavailable
+from .crew import BEGIN_S, Attempt, Crew, Failure, Kind, Look, Quiet
+from .hosts import Gate, Hosts, RemoteCrew, follow, identity
 
 RESTARTS_MAX = 5
 """More than this within CALM_S, and the job ends."""
@@ -32,20 +34,35 @@ GRACE_S = 5.0
 """How long the others may take to say what is wrong, once one has ended without a reason of its own."""
 
 
-def run_cluster(config: Config, processes: int, threads: int, say: Callable[[str], None]) -> Outcome:
+def run_cluster(
+    config: Config, processes: int, threads: int, say: Callable[[str], None], hosts: Hosts | None = None
+) -> Outcome | None:
     """Runs to the end of the input, or to SIGINT or SIGTERM, and publishes everything.
 
-    `threads` are worker threads of each process; `say` is told when processes are started again.
+    `processes` are those of this host, `threads` the worker threads of each; `say` is told when processes are started
+    again. Returns None on any host but the first, which knows the outcome.
     Raises what `run` raises, and ClusterError.
     """
     _check(config, processes)
     book = load_price_book(config.prices, config.limits.quantity_max)
-    with StateDirectory(config.state_dir) as directory:
-        claim = prepare(config, directory, book.currency)
-        begun = time.monotonic()
-        stop = threading.Event()
+    stop = threading.Event()
+    if hosts is not None and hosts.number > 0:
         with stopping(stop):
-            shares = _Supervisor(config, book, claim, directory, processes, threads, stop, say).run()
+            follow(config, book, processes, threads, hosts, stop, say)
+        return None
+    with ExitStack() as inside:
+        directory = inside.enter_context(StateDirectory(config.state_dir))
+        claim = prepare(config, directory, book.currency)
+        gate = inside.enter_context(Gate(hosts, identity(config), config.limits.stall_us // 10**6)) if hosts else None
+        begun = time.monotonic()
+        supervisor = _Supervisor(config, claim, directory, Crew(config, book, processes, threads), gate, stop, say)
+        try:
+            with stopping(stop):
+                shares = supervisor.run()
+        except TallyflowError as error:
+            supervisor.tell_end(error)
+            raise
+        supervisor.tell_end(None)
         return conclude(config, directory, claim.lineage, shares, begun)
 
 
@@ -63,169 +80,170 @@ def _check(config: Config, processes: int) -> None:
         )
 
 
+@dataclass
 class _Supervisor:
     """Attempts, one after the other, until one gets to the end."""
 
-    def __init__(
-        self,
-        config: Config,
-        book: PriceBook,
-        claim: Claim,
-        directory: StateDirectory,
-        processes: int,
-        threads: int,
-        stop: threading.Event,
-        say: Callable[[str], None],
-    ) -> None:
-        self._config, self._book, self._claim, self._directory = config, book, claim, directory
-        self._processes, self._threads = processes, threads
-        self._stop, self._say = stop, say
+    config: Config
+    claim: Claim
+    directory: StateDirectory
+    crew: Crew
+    gate: Gate | None
+    stop: threading.Event
+    say: Callable[[str], None]
+    failures: deque[float] = field(default_factory=deque)
+    attempts: int = 0
+
+    @property
+    def others(self) -> Sequence[RemoteCrew]:
+        return self.gate.crews if self.gate is not None else ()
+
+    @property
+    def crews(self) -> Sequence[Crew | RemoteCrew]:
+        return [self.crew, *self.others]
 
     def run(self) -> list[Share]:
         """What each process did, of the attempt that got to the end. Raises what a worker stopped for, ClusterError."""
-        failures: deque[float] = deque()
         while True:
-            workers = self._start()
+            if self.gate is not None:
+                self.gate.gather(self._stopped, self.say)
+            if self.attempts > 0:
+                self._claim_again()
             try:
-                reason = self._wait(workers)
-                if reason is None:
-                    return [worker.share() for worker in workers]
+                self._start()
+                done = self._wait()
             finally:
-                for worker in workers:
-                    worker.end()
-            now = time.monotonic()
-            failures.append(now)
-            while failures[0] < now - CALM_S:
-                failures.popleft()
-            if len(failures) > RESTARTS_MAX:
-                raise ClusterError(
-                    f"{reason}, and that was failure {len(failures)} in {round(CALM_S / 60)} minutes; find out "
-                    "why, then start again: nothing is lost"
-                )
-            wait_s = min(WAIT_FIRST_S * 2 ** (len(failures) - 1), WAIT_LAST_S)
-            self._say(f"{reason}; all processes start again from the last epoch in {wait_s:g} s")
-            self._stop.wait(wait_s)
+                for crew in self.crews:
+                    crew.end()
+            if not isinstance(done, Failure):
+                return done
+            if done.error is not None:
+                raise done.error
+            wait_s = self._wait_after(done.reason)
+            self.say(f"{done.reason}; all processes start again from the last epoch in {wait_s:g} s")
+            self._rest(wait_s)
 
-    def _start(self) -> list["_Worker"]:
-        addresses = _free_addresses(self._processes)
-        backlog = Backlog.new(self._processes)
-        workers: list[_Worker] = []
-        try:
-            for number in range(self._processes):
-                task = Task(self._config, self._book, self._claim, number, addresses, self._threads)
-                workers.append(_Worker(task, self._directory.lock, backlog))
-        except BaseException:
-            for worker in workers:
-                worker.end()
-            raise
-        finally:
-            os.close(backlog)
-        return workers
+    def _stopped(self) -> bool:
+        """Whether there was a signal, here or on another host."""
+        return self.stop.is_set() or any(crew.wants_stop for crew in self.others)
 
-    def _wait(self, workers: list["_Worker"]) -> str | None:
-        """None when all have got to the end, else why one did not. Raises what no new attempt would mend."""
+    def _rest(self, wait_s: float) -> None:
+        """Until the next attempt; it comes at once when it has only to end what was begun."""
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until and not self._stopped():
+            if self.gate is not None:
+                self.gate.poll()
+            time.sleep(LOOK_S)
+
+    def _claim_again(self) -> None:
+        """For another attempt: blocks were published since the last claim, and what is left of old ones is fenced.
+
+        Waits for the store. Raises ClusterError at a signal, and what `prepare` raises.
+        """
         told = False
         while True:
-            if self._stop.is_set() and not told:
-                told = True
-                for worker in workers:
-                    worker.stop()
-            failed = [worker for worker in workers if worker.failed()]
-            if failed:
-                return self._reason(failed[0], workers)
-            if all(worker.ended() for worker in workers):
-                return None
-            time.sleep(LOOK_S)
+            try:
+                self.claim = prepare(self.config, self.directory, self.claim.lineage.currency)
+                return
+            except StoreUnavailable as error:
+                if self._stopped():
+                    raise ClusterError(f"stopped by a signal while waiting for the store ({error})") from error
+                if not told:
+                    told = True
+                    self.say(f"waiting for the store ({error})")
+                self._rest(WAIT_FIRST_S)
 
-    def _reason(self, first: "_Worker", workers: list["_Worker"]) -> str:
-        """What happened to the first that failed; it may be only the first to feel that another has."""
-        until = time.monotonic() + GRACE_S
-        while True:
-            for worker in workers:
-                error = worker.error()
-                if error is not None and not isinstance(error, EngineStopped):
-                    raise error
-            if time.monotonic() > until or all(worker.ended() for worker in workers):
-                killed = [worker for worker in workers if worker.failed() and worker.error() is None]
-                return (killed or [first])[0].reason()
-            time.sleep(LOOK_S)
+    def tell_end(self, error: TallyflowError | None) -> None:
+        """Tells the other hosts how the job has ended."""
+        for crew in self.others:
+            crew.tell_end(error)
 
-
-class _Worker:
-    """One worker process, seen from the supervisor."""
-
-    def __init__(self, task: Task, lock: int, backlog: int) -> None:
-        self._number = task.process
-        self._paper = new_paper(task)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.worker", *map(str, (lock, self._paper, backlog))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,  # Bytewax says there that it waits for the others
-                pass_fds=(lock, self._paper, backlog),
-                start_new_session=True,  # or the keys of a terminal would reach it
-                bufsize=0,
+    def _wait_after(self, reason: str) -> float:
+        """How long to wait after a failure. Raises ClusterError after too many of them."""
+        failures, now = self.failures, time.monotonic()
+        failures.append(now)
+        while failures[0] < now - CALM_S:
+            failures.popleft()
+        if len(failures) > RESTARTS_MAX:
+            raise ClusterError(
+                f"{reason}, and that was failure {len(failures)} in {round(CALM_S / 60)} minutes; find out "
+                "why, then start again: nothing is lost"
             )
-        except BaseException:
-            os.close(self._paper)
-            raise
+        return min(WAIT_FIRST_S * (1 << (len(failures) - 1)), WAIT_LAST_S)
 
-    def ended(self) -> bool:
-        return self._process.poll() is not None
+    def _start(self) -> None:
+        addresses = self.gate.addresses(self.crew.processes) if self.gate else _free_addresses(self.crew.processes)
+        if self.config.shards < len(addresses):
+            raise RefusedStart(
+                f"{len(addresses)} processes on {1 + len(self.others)} hosts: there are {self.config.shards} shards "
+                "(`shards:` in the config), and a process without one has nothing to do; use fewer --processes a host"
+            )
+        self.attempts += 1
+        attempt = Attempt(self.attempts, self.claim, self.directory.holder, tuple(addresses))
+        first = self.crew.processes
+        for crew in self.others:
+            crew.start(attempt, first)
+            first += crew.processes
+        self.crew.start(attempt, 0, self.directory.lock)
 
-    def failed(self) -> bool:
-        """Whether it has ended, and not got to the end."""
-        return self.ended() and not isinstance(self._report(), Share)
+    def _wait(self) -> list[Share] | Failure:
+        """What all did when they have got to the end, or why one did not."""
+        told, quiet = False, Quiet()
+        while True:
+            if self._stopped() and not told:
+                told = True
+                for crew in self.crews:
+                    crew.stop()
+            looks = self._look()
+            if any(look.failure for look in looks):
+                return self._reason(looks)
+            if all(look.shares is not None for look in looks):
+                return [share for look in looks for share in look.shares or ()]
+            if (failure := self._stuck(looks, quiet)) is not None:
+                return failure
+            time.sleep(LOOK_S)
 
-    def error(self) -> TallyflowError | None:
-        """What it has stopped for, if it has said so."""
-        report = self._report() if self.ended() else None
-        return report if isinstance(report, TallyflowError) else None
+    def _look(self) -> list[Look]:
+        if self.gate is not None:
+            self.gate.poll()
+        looks = [crew.look() for crew in self.crews]
+        waiting_bytes = sum(look.waiting_bytes for look in looks)
+        for crew, look in zip(self.crews, looks, strict=True):
+            crew.show_others(waiting_bytes - look.waiting_bytes)
+        return looks
 
-    def reason(self) -> str:
-        """Why it has ended."""
-        code = self._process.returncode
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        error = self.error()
-        if error is not None:
-            how = f"stopped ({error})"
-        return f"process {self._number} of the cluster (pid {self._process.pid}) {how}"
+    def _stuck(self, looks: Sequence[Look], quiet: Quiet) -> Failure | None:
+        """Whether all of them wait for each other: each lives, and none makes a step.
 
-    def share(self) -> Share:
-        """What it did; it has got to the end."""
-        report = self._report()
-        assert isinstance(report, Share)  # or it would have failed
-        return report
+        At least the sources are asked all the time, for as long as the dataflow goes on.
+        """
+        steps = -1 if any(look.steps < 0 for look in looks) else sum(look.steps for look in looks)
+        quiet_s, allowed_s = quiet.look(steps), self.config.limits.stall_us // 10**6
+        if steps < 0 or quiet_s <= (allowed_s if steps else max(allowed_s, BEGIN_S)):
+            return None
+        return Failure(Kind.ENDED, f"no process of the cluster has made a step for {round(quiet_s)} s")
 
-    def _report(self) -> Report | None:
-        if self._process.returncode < 0:
-            return None  # killed; perhaps while it wrote
-        content = read_paper(self._paper)
-        return None if isinstance(content, Task) else content
-
-    def stop(self) -> None:
-        """Asks it to end its input."""
-        assert self._process.stdin is not None  # it is a pipe
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(b"s")
-
-    def end(self) -> None:
-        """Kills it if it is still there; nothing of it goes on when this returns."""
-        assert self._process.stdin is not None  # it is a pipe
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        os.close(self._paper)
+    def _reason(self, looks: Sequence[Look]) -> Failure:
+        """What happened to the first that failed; it may be only the first to feel that another has."""
+        until, found = time.monotonic() + GRACE_S, list[Failure]()
+        while True:
+            found += [look.failure for look in looks if look.failure is not None]
+            failure = min(found, key=lambda one: one.kind)
+            over = time.monotonic() > until or not any(look.running for look in looks)
+            if failure.error is not None or failure.final or over:
+                return failure
+            time.sleep(LOOK_S)
+            looks = self._look()
 
 
-def _free_addresses(count: int) -> tuple[str, ...]:
+def _free_addresses(count: int) -> list[str]:
     """Addresses of this machine that nobody listens on.
 
     If another program takes one first, the attempt fails, and the next one asks again.
     """
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
-        return tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     finally:
         for one in sockets:
             one.close()

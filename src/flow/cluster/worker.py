@@ -1,9 +1,10 @@
-"""One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BACKLOG`, as only the supervisor calls it.
+"""One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BOARD`, as only the supervisor calls it.
 
 It owns nothing: lock, term and balance are the supervisor's. It may die at any time, by itself or because the
 supervisor went: the next attempt goes on from the last epoch.
 """
 
+import itertools
 import os
 import select
 import signal
@@ -18,13 +19,13 @@ from ..run import make_job, work
 from ..state.directory import StateDirectory
 from ..state.manifest import DamagedManifest
 from .failure import FirstFailure
-from .task import Backlog, Task, read_paper, write_paper
+from .task import Board, Sign, Task, read_paper, write_paper
 
 STDIN = 0
 LOOK_S = 0.1
 
 
-def main(lock: int, paper: int, backlog: int) -> None:
+def main(lock: int, paper: int, board: int) -> None:
     """Does the task that stands on the paper, and leaves a report there. The arguments are descriptors."""
     # A terminal or a service manager may signal all processes of the job. The supervisor decides what that means.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -33,17 +34,17 @@ def main(lock: int, paper: int, backlog: int) -> None:
     assert isinstance(task, Task)  # the supervisor wrote it
     first = FirstFailure()
     try:
-        job = make_job(task.config, task.book, StateDirectory.under(task.config.state_dir, lock), task.claim)
-        shared = Backlog(backlog, len(task.addresses))
+        directory = StateDirectory.under(task.config.state_dir, lock, task.host)
+        job = make_job(task.config, task.book, directory, task.claim)
+        shared = Board(board)
         job.compact = True
-        job.waiting_bytes = shared.total
-        watch = threading.Thread(
-            target=_watch,
-            args=(job.stop, lambda: shared.set(task.process, job.publisher.backlog_bytes)),
-            name="line",
-            daemon=True,
-        )
-        watch.start()
+        job.waiting_bytes = shared.waiting_bytes
+
+        def show(beats: int) -> None:
+            sign = Sign(job.publisher.backlog_bytes, beats, -1 if job.drained else first.calls)
+            shared.show(task.process - task.first, sign)
+
+        threading.Thread(target=_watch, args=(job.stop, show), name="line", daemon=True).start()
         first.watch(job)
         first.watch(job.sink)
         write_paper(paper, work(job, task.threads, task.addresses, task.process))
@@ -63,9 +64,9 @@ def _explained(error: TallyflowError, first: Exception | None, state_dir: Path) 
     return EngineStopped(f"{type(first).__name__}: {first}")
 
 
-def _watch(stop: threading.Event, tell_backlog: Callable[[], None]) -> None:
-    while True:
-        tell_backlog()
+def _watch(stop: threading.Event, show: Callable[[int], None]) -> None:
+    for beats in itertools.count(1):
+        show(beats)
         if select.select([STDIN], [], [], LOOK_S)[0]:
             if not os.read(STDIN, 1):
                 os._exit(1)  # the supervisor is gone: whatever is under way is as good as never begun
