@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -52,15 +53,17 @@ class Adapter:
     """Where in a line the payload stands; empty: the line is the payload."""
     meters: Collection[str] | None = None
     """The meters to fold finer ones into (`classes.fold`); None: all as they are."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """{field: text}: for events that say nothing else."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for an unknown kind or field."""
         kind_named(self.kind_name)
-        wrong = [name for name in (*self.constants, *self.paths) if name not in FIELDS]
+        wrong = [name for name in (*self.constants, *self.paths, *self.defaults) if name not in FIELDS]
         if wrong:
             raise ConfigError([f"{name}: no field of an event; there are {', '.join(FIELDS)}" for name in wrong])
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         return kind_named(self.kind_name)
 
@@ -108,9 +111,11 @@ class Adapter:
         if name in self.constants:
             return self.constants[name]
         if name in self.paths:
-            return look_up(line, self.paths[name])
-        found = [line.get(name)] if self.payload else []
-        found += [look_up(payload, path) for path in self.kind.event.get(name, ())]
+            found = [look_up(line, self.paths[name])]
+        else:
+            found = [line.get(name)] if self.payload else []
+            found += [look_up(payload, path) for path in self.kind.event.get(name, ())]
+        found.append(self.defaults.get(name))
         return next((value for value in found if value not in (None, "")), None)
 
     def columns(self) -> list[str]:

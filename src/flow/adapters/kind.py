@@ -36,8 +36,8 @@ class Kind:
 
     counted: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(init=False)
     """(names, classes) of the rows that count."""
-    read: frozenset[str] = field(init=False)
-    """Every path of those."""
+    row_of: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(init=False)
+    """The row of each of their paths."""
     inert: frozenset[str] = field(init=False)
     """Every path of the rows that do not count."""
     inert_beneath: tuple[str, ...] = field(init=False)
@@ -47,7 +47,7 @@ class Kind:
         rows = [((paths,) if isinstance(paths, str) else paths, classes) for paths, classes in self.rows.items()]
         inert = [name for names, classes in rows if not classes for name in names]
         object.__setattr__(self, "counted", [(names, classes) for names, classes in rows if classes])
-        object.__setattr__(self, "read", frozenset(name for names, _ in self.counted for name in names))
+        object.__setattr__(self, "row_of", {name: row for row in self.counted for name in row[0]})
         object.__setattr__(self, "inert", frozenset(inert))
         object.__setattr__(self, "inert_beneath", tuple(name for name in inert if name.endswith(".")))
 

@@ -93,13 +93,13 @@ def _read(kind: Kind, payload: Mapping[str, object]) -> Reading:
     found: dict[str, int] = {}
     findings: dict[str, Finding] = {}
     for path, value in _leaves(kind, payload):
-        if path in kind.read:
+        if path in kind.row_of:
             found[path] = found.get(path, 0) + count(path, value)
         elif not kind.is_inert(path) and _looks_like_count(kind, path, value):
             earlier = findings[path].quantity if path in findings else 0
             findings[path] = Finding(path, earlier + (_whole(value) or 0), "looks like a count, and no row reads it")
     if not found:
-        places = ", ".join(kind.roots or sorted(kind.read))
+        places = ", ".join(kind.roots or sorted(kind.row_of))
         raise PayloadError(f"it has nothing that this kind of payload counts in ({places}); is it of another kind?")
     gross = _gross(kind, found, findings)
     meters = meters_of(gross)
@@ -121,15 +121,15 @@ def _read(kind: Kind, payload: Mapping[str, object]) -> Reading:
 def _gross(kind: Kind, found: Mapping[str, int], findings: dict[str, Finding]) -> dict[str, int]:
     """{class: quantity}: of each row the first of its names that is there; the others have to say the same."""
     gross: dict[str, int] = {}
-    for names, classes in kind.counted:
-        first, *others = [name for name in names if name in found] or [""]
-        if first:
+    for path, quantity in found.items():
+        names, classes = kind.row_of[path]
+        first = path if names[0] == path else next(name for name in names if name in found)
+        if first == path:
             for name in classes:
-                gross[name] = gross.get(name, 0) + found[first]
-        for other in others:
-            if found[other] != found[first]:
-                why = f"is not the {found[first]} of {first}, which was read in its place"
-                findings[other] = Finding(other, found[other], why)
+                gross[name] = gross.get(name, 0) + quantity
+        elif quantity != found[first]:
+            why = f"is not the {found[first]} of {first}, which was read in its place"
+            findings[path] = Finding(path, quantity, why)
     return gross
 
 
@@ -139,7 +139,7 @@ def _leaves(kind: Kind, payload: Mapping[str, object]) -> Iterator[tuple[str, ob
     pending: list[tuple[str, object, int]] = [(name, payload[name], 1) for name in reversed(list(payload))]
     while pending:
         path, value, depth = pending.pop()
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if depth < _DEPTH_OUTSIDE or _is_near(kind, path):
                 pending.extend((f"{path}.{name}", value[name], depth + 1) for name in reversed(list(value)))
         elif isinstance(value, list):
@@ -191,7 +191,9 @@ def _whole(value: object) -> int | None:
 def _looks_like_count(kind: Kind, path: str, value: object) -> bool:
     """Whether a value without a row may be usage: a whole number where usage stands, and anywhere one that is named
     after tokens; unless its name says that it is a setting, money or a duration."""
+    if _whole(value) is None:
+        return False
     words = {word.lower() for word in _WORD.findall(path.rpartition(".")[2])}
-    if words & _NO_USAGE or _whole(value) is None:
+    if words & _NO_USAGE:
         return False
     return bool(words & _TOKENS) or any(_is_in(root, path) for root in kind.roots)

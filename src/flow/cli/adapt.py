@@ -57,6 +57,9 @@ def adapt(
     paths: Annotated[
         list[str] | None, typer.Option("--field", help="FIELD=PATH, where it stands in a line: --field id=request.id")
     ] = None,
+    defaults: Annotated[
+        list[str] | None, typer.Option("--default", help="FIELD=TEXT, for events that say nothing else.")
+    ] = None,
     payload: Annotated[str, typer.Option(help="Where in a line the payload stands. Default: the line is it.")] = "",
     prices: Annotated[
         Path | None, typer.Option(help="A price book: meters it has no price for are counted as what they are part of.")
@@ -74,7 +77,8 @@ def adapt(
         raise ConfigError("a file of payloads and --out are needed: tallyflow adapt KIND PATH --out EVENTS.ndjson")
     book = None if prices is None else load_price_book(prices)
     meters = None if book is None else book.meters | book.unbilled
-    adapter = Adapter(kind, _pairs(constants, "--set"), _pairs(paths, "--field"), payload, meters)
+    given = [_pairs(pairs, name) for pairs, name in ((constants, "--set"), (paths, "--field"), (defaults, "--default"))]
+    adapter = Adapter(kind, given[0], given[1], payload, meters, given[2])
     tally = _Tally()
     aside = None if rejected is None else _open(rejected, "wb")
     try:
@@ -154,6 +158,6 @@ def _say_findings(tally: _Tally, kind: str) -> None:
         return
     typer.echo(f"not in any meter, and worth a look (payloads of {kind}):", err=True)
     for (path, why), (payloads, quantity) in sorted(tally.found.items()):
-        readers = [name for name, known in KINDS.items() if path in known.read][:3]
+        readers = [name for name, known in KINDS.items() if path in known.row_of][:3]
         hint = f"; {', '.join(readers)} count it" if readers else ""
         typer.echo(f"  {path}: {quantity:,} in {payloads:,} payloads: {why}{hint}", err=True)
