@@ -37,6 +37,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "state": ("errors faults schema", "pyarrow"),
     "oracle": ("errors schema", ""),
     "adapters": ("errors schema", "pyarrow"),
+    "client": ("errors schema state adapters", "confluent_kafka litellm pyarrow"),
     "generate": ("errors schema", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),

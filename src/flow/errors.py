@@ -43,6 +43,18 @@ class PayloadError(TallyflowError):
     """A provider's payload that no event can be made of; the message says what in it is wrong."""
 
 
+class EventError(TallyflowError):
+    """An event that a run would reject, found where it is made."""
+
+
+class NotAccepted(TallyflowError):
+    """The client did not take an event: it is full, closed, or was made before a fork."""
+
+
+class DeliveryError(TallyflowError):
+    """A batch of events could not be handed on; it stays on disk and is sent again."""
+
+
 class StateError(TallyflowError):
     """A file of the state directory is missing, cut or corrupt; the message names it."""
 
