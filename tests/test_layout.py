@@ -50,9 +50,10 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "run": ("errors faults config prices state steps store sinks job", "bytewax"),
     "cluster": ("errors config prices state store job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
+    "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
-        "config prices plans state generate traces kernels steps sources store statements run cluster verify",
+        "config prices plans state generate traces kernels steps sources store statements run cluster verify effect",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -69,6 +70,7 @@ NO_FLOAT_ROOMS = (
     "sinks",
     "statements",
     "verify",
+    "effect",
 )
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}
 PATH_NAMES = {"folder", "path", "directory", "parent", "samples"}
