@@ -141,8 +141,8 @@ def _names(selector: Selector, meter: str | None) -> dict[str, str]:
 def _percent(before: Price | None, after: Price | None) -> Fraction | None:
     if before is None or after is None or before.withdrawn or after.withdrawn or before.started != after.started:
         return None
-    rates = before.rate_femto, after.rate_femto
-    return (rates[1] - rates[0]) * 100 / rates[0] if rates[0] else None
+    rate = before.rate_femto
+    return 100 * (Fraction(after.rate_femto) / rate - 1) if rate else None
 
 
 # ---- What a price says, for people --------------------------------------------------------------------------------
