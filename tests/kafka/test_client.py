@@ -54,6 +54,15 @@ def test_what_a_dead_broker_missed_arrives_and_counts_once(tansu: Broker, make_j
     check_totals(job.run(), 300, duplicate=200)
 
 
+def test_a_batch_that_is_too_long_for_a_message_is_sent_as_several(tansu: Broker, tmp_path: Path) -> None:
+    url = f"kafka://{tansu.address}/{tansu.topic()}"
+    with Client(url, tmp_path / "spool", source="test", batch_bytes=4_000_000, batch_ms=1000) as client:
+        for number in range(40):
+            client.record({"input_tokens": number}, customer="acme", project="p" * 50_000)
+        assert client.flush(WAIT_S)
+        assert client.stats().delivered == 40
+
+
 def is_free(spool: Path) -> bool:
     """Whether a client that was closed while a batch was on its way has let go of its folder."""
     for lock in spool.glob("*/LOCK"):

@@ -218,13 +218,38 @@ def test_a_client_that_lives_keeps_its_spool(make: Made) -> None:
     assert other.ids() == []
 
 
-def test_full_batches_are_separate_files(make: Made, tmp_path: Path) -> None:
-    client = make(Box(refusals=10**9), batch_bytes=1000)
-    for number in range(20):
-        record(client, number).result(WAIT_S)
+def test_full_batches_are_separate_files(tmp_path: Path) -> None:
+    """However many events one sync takes, no batch is longer than its limit and the event that reached it."""
+    spool = Spool(tmp_path / "spool", 1000)
+    lines = [b'{"id":"e%d"}' % number for number in range(500)]
+    spool.append(lines)
+    spool.append(lines[:3])
     sizes = [path.stat().st_size for path in spooled(tmp_path)]
-    assert len(sizes) > 2
-    assert all(size < 1400 for size in sizes)
+    assert len(sizes) > 10
+    assert all(1000 <= size < 1030 for size in sizes[:-1])
+    read: list[bytes] = []
+    while segment := spool.next():
+        read += segment.lines()[0]
+        spool.done(segment)
+    assert read == lines + lines[:3]
+    spool.close()
+
+
+def test_many_threads_record(make: Made) -> None:
+    box = Box()
+    client = make(box)
+
+    def work(thread: int) -> None:
+        for number in range(50):
+            record(client, thread * 50 + number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert client.flush(WAIT_S)
+    assert sorted(box.ids()) == sorted(f"e{number}" for number in range(400))
 
 
 def test_a_torn_line_was_never_accepted_and_a_damaged_one_is_kept(
@@ -372,6 +397,43 @@ def test_a_killed_process_loses_nothing_that_it_accepted(make: Made, tmp_path: P
     assert set(events) == accepted
     assert set(first) <= set(again)  # what had arrived comes once more, unchanged
     assert len(set(first + again)) == len(accepted)
+
+
+BUSY = """
+import os, sys
+from flow.client import Client
+
+class Deaf:
+    def send(self, name, lines):
+        from flow.errors import DeliveryError
+        raise DeliveryError("down")
+    def close(self): ...
+
+client = Client(Deaf(), sys.argv[1], source="test", batch_ms=1, batch_bytes=2000)
+n = 0
+while True:
+    receipts = [client.record({"input_tokens": n}, id=f"e{n + k}", customer="acme") for k in range(7)]
+    receipts[-1].result(30)
+    n += 7
+    os.write(1, b"%d\\n" % n)
+"""
+
+
+def test_a_kill_at_any_instant_loses_nothing_that_was_accepted(make: Made, tmp_path: Path) -> None:
+    """Given a process that records as fast as it can, when it is killed in the midst of it, then all that it was told
+    is accepted is delivered, and what else is delivered is whole."""
+    command = [sys.executable, "-c", BUSY, str(tmp_path / "spool")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as busy:
+        assert busy.stdout is not None
+        for _ in range(30):
+            busy.stdout.readline()
+        busy.kill()
+        rest = busy.stdout.read()
+    accepted = int(rest.splitlines()[-1]) if rest.strip() else 30 * 7
+    box = Box()
+    assert make(box).flush(WAIT_S)
+    assert box.ids()[:accepted] == [f"e{number}" for number in range(accepted)]
+    assert all(json.loads(line)["customer"] == "acme" for _, lines in box.batches for line in lines)
 
 
 # ---- Payloads ----

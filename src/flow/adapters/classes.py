@@ -36,10 +36,11 @@ CLASSES: dict[str, dict[str, int]] = {
         "input_video_tokens": -1,
         "input_tokens": 1,
     },
-    # Written to a cache: part of `input`. Kept for five minutes is the rule, for an hour has a price of its own.
+    # Written to a cache: part of `input`. Kept for five minutes is the rule, for hours has prices of its own.
     "cache_write": {"cache_write_tokens": 1, "input_tokens": -1},
     "cache_write_5m": {},
     "cache_write_1h": {"cache_write_1h_tokens": 1, "cache_write_tokens": -1},
+    "cache_write_12h": {"cache_write_12h_tokens": 1, "cache_write_tokens": -1},
     # Brought in by a tool that the provider ran: part of `input`. What is not text counts by its encoding instead.
     "tool_input": {"tool_input_tokens": 1, "input_tokens": -1},
     "tool_text": {},
@@ -77,6 +78,7 @@ FOLDS: dict[str, str] = {
     "cached_input_video_tokens": "cached_input_tokens",
     "cache_write_tokens": "input_tokens",
     "cache_write_1h_tokens": "cache_write_tokens",
+    "cache_write_12h_tokens": "cache_write_tokens",
     "output_audio_tokens": "output_tokens",
     "output_image_tokens": "output_tokens",
     "output_video_tokens": "output_tokens",

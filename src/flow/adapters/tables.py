@@ -205,8 +205,12 @@ _LITELLM: Rows = {
         *_litellm("prompt_tokens_details.cache_creation_tokens"),
         *_litellm("cache_creation_input_tokens"),
     ): ("cache_write",),
-    _litellm("prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens"): ("cache_write_5m",),
-    _litellm("prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens"): ("cache_write_1h",),
+    **{
+        _litellm(f"prompt_tokens_details.cache_creation_token_details.ephemeral_{kept}_input_tokens"): (
+            f"cache_write_{kept}",
+        )
+        for kept in ("5m", "1h", "12h")
+    },
     _litellm("prompt_tokens_details.cached_tokens_details.text_tokens"): ("cached_text",),
     # Of Gemini, where audio_tokens and image_tokens are what is left without the cached ones.
     _litellm("prompt_tokens_details.cached_tokens_details.audio_tokens"): ("cached_audio", "input_audio"),

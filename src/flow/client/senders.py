@@ -21,6 +21,9 @@ _TEXTS = ("id", "source", *DIMENSIONS)
 _DELIVERED_S = 30
 """How long a broker may take. Then the batch is tried again, with the same ids."""
 
+_MESSAGE_BYTES_MAX = 900_000
+"""What brokers take as one message without being told to take more is 1,000,000, with its headers."""
+
 
 class Sender(Protocol):
     """Hands a batch on."""
@@ -66,8 +69,11 @@ class FileSender:
 
 
 class KafkaSender:
-    """One message a batch, held by all replicas before it counts as delivered. The producer is not an idempotent one:
-    those end in a state that only a new one mends, and ids make a batch that is sent twice harmless."""
+    """One message a batch (several where one would be too long), on all replicas before it counts as delivered.
+
+    The producer is not an idempotent one: those can end in a state that only a new one mends, and ids make a batch
+    that is sent twice harmless.
+    """
 
     def __init__(self, brokers: str, topic: str, form: Form, settings: Mapping[str, str]) -> None:
         """`settings` are librdkafka's, and win. Raises ConfigError if one is wrong."""
@@ -90,6 +96,10 @@ class KafkaSender:
         from confluent_kafka import KafkaException
 
         message = b"\n".join(lines) if self._form == "ndjson" else _arrow_stream(lines)
+        if len(message) > _MESSAGE_BYTES_MAX and len(lines) > 1:
+            self.send(name, lines[: len(lines) // 2])
+            self.send(name, lines[len(lines) // 2 :])
+            return
         outcome: list[KafkaError | None] = []
 
         def delivered(error: "KafkaError | None", _: "Message") -> None:

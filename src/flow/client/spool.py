@@ -82,23 +82,34 @@ class Spool:
         return self._waiting_bytes
 
     def append(self, lines: list[bytes]) -> None:
-        """Adds events; when it returns they are on the disk. Raises StateError: then none of them was accepted."""
-        content = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
+        """Adds events, as many files as they fill; when it returns they are on the disk.
+
+        Raises StateError: then none is accepted, though those in files that were full before it are delivered.
+        """
+        records = deque(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
         with self._lock:
-            try:
-                if self._descriptor < 0:
-                    self._open()
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._abandon()
-                raise explain(error, self._path, "append") from error
-            self._length += len(content)
-            self._waiting_bytes += len(content)
-            if self._length >= self._segment_bytes:
-                self._seal()
+            while records:
+                room = self._segment_bytes - self._length
+                content = bytearray()
+                while records and len(content) < room:
+                    content += records.popleft()
+                self._add(content)
+                if self._length >= self._segment_bytes:
+                    self._seal()
+
+    def _add(self, content: bytearray) -> None:
+        try:
+            if self._descriptor < 0:
+                self._open()
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._abandon()
+            raise explain(error, self._path, "append") from error
+        self._length += len(content)
+        self._waiting_bytes += len(content)
 
     def has_full(self) -> bool:
         """Whether a batch is full, or was left by another client: then there is no reason to wait for more."""
