@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 from ..errors import PayloadError
 from .classes import meters_of
@@ -140,18 +141,19 @@ def _leaves(kind: Kind, payload: Mapping[str, object]) -> Iterator[tuple[str, ob
     while pending:
         path, value, depth = pending.pop()
         if isinstance(value, dict):
-            if depth < _DEPTH_OUTSIDE or _is_near(kind, path):
+            if depth < _DEPTH_OUTSIDE or _is_near(kind.roots, path):
                 pending.extend((f"{path}.{name}", value[name], depth + 1) for name in reversed(list(value)))
         elif isinstance(value, list):
-            if _is_near(kind, path) and (kind.beside is None or path != kind.beside.path):
+            if _is_near(kind.roots, path) and (kind.beside is None or path != kind.beside.path):
                 pending.extend((f"{path}[{_tag(item)}]", item, depth + 1) for item in reversed(value))
         elif value is not None:
             yield path, value
 
 
-def _is_near(kind: Kind, path: str) -> bool:
+@lru_cache(4096)
+def _is_near(roots: tuple[str, ...], path: str) -> bool:
     """Whether usage stands at, above or beneath a path."""
-    return any(f"{root}.".startswith(f"{path}.") or _is_in(root, path) for root in kind.roots)
+    return any(f"{root}.".startswith(f"{path}.") or _is_in(root, path) for root in roots)
 
 
 def _is_in(root: str, path: str) -> bool:

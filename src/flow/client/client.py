@@ -11,7 +11,6 @@ import atexit
 import logging
 import os
 import threading
-import time as clock
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -132,12 +131,8 @@ class Client:
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until all that was recorded is delivered; whether it is."""
-        deadline = None if timeout_s is None else clock.monotonic() + timeout_s
         with self._work:
-            return self._work.wait_for(
-                lambda: not self._queue_bytes and not self._spool.waiting_bytes,
-                None if deadline is None else max(0.0, deadline - clock.monotonic()),
-            )
+            return self._work.wait_for(lambda: not self._queue_bytes and not self._spool.waiting_bytes, timeout_s)
 
     def stats(self) -> Stats:
         with self._lock:
