@@ -530,6 +530,18 @@ def test_a_total_that_the_parts_do_not_come_to_is_reported() -> None:
     assert "15" in finding.why
 
 
+def test_cached_audio_is_as_much_as_it_must_be() -> None:
+    """Given cached and audio tokens that are more than the prompt, when they are told apart, the excess is both."""
+    both = {"cached_tokens": 900, "audio_tokens": 600}
+    (reading,) = read_payload(KINDS["openai/chat"], {"usage": {"prompt_tokens": 1000, "prompt_tokens_details": both}})
+    assert reading.meters == {
+        "cached_input_tokens": 400,
+        "cached_input_audio_tokens": 500,
+        "input_audio_tokens": 100,
+    }
+    assert [(found.path, found.quantity) for found in reading.findings] == [("cached audio", 500)]
+
+
 def test_two_names_of_one_number_that_disagree_are_reported() -> None:
     usage = {"inputTokens": 3, "outputTokens": 5, "cacheReadInputTokens": 4, "cacheReadInputTokenCount": 40}
     (reading,) = read_payload(KINDS["aws/default"], {"usage": usage})
@@ -550,6 +562,10 @@ def test_two_names_of_one_number_that_disagree_are_reported() -> None:
         ({"usage": {"prompt_tokens": 2**63}}, "input_tokens would be"),
         ({"usage": {"prompt_tokens": "9" * 5000}}, "counts nothing"),
         ({"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}}, "contradict each other"),
+        (
+            {"usage": {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}}},
+            "contradict each other",
+        ),
     ],
 )
 def test_refused(payload: dict[str, Any], message: str) -> None:

@@ -103,6 +103,7 @@ def _read(kind: Kind, payload: Mapping[str, object]) -> Reading:
         places = ", ".join(kind.roots or sorted(kind.row_of))
         raise PayloadError(f"it has nothing that this kind of payload counts in ({places}); is it of another kind?")
     gross = _gross(kind, found, findings)
+    _find_overlap(gross, findings)
     meters = meters_of(gross)
     for meter, quantity in meters.items():
         if not 0 <= quantity <= QUANTITY_MAX:
@@ -132,6 +133,19 @@ def _gross(kind: Kind, found: Mapping[str, int], findings: dict[str, Finding]) -
             why = f"is not the {found[first]} of {first}, which was read in its place"
             findings[path] = Finding(path, quantity, why)
     return gross
+
+
+def _find_overlap(gross: dict[str, int], findings: dict[str, Finding]) -> None:
+    """Cached tokens may be audio, and not every provider says how many are. Where both together are more than the
+    input, so many at least are both; as many are taken for it, and that is said."""
+    short = -meters_of(gross).get("input_tokens", 0) if "cached_input" in gross else 0
+    for encoding in ("audio", "image", "video"):
+        both = min(short, gross.get("cached_input", 0), gross.get(f"input_{encoding}", 0))
+        if both > 0 and f"cached_{encoding}" not in gross:
+            gross[f"cached_{encoding}"] = both
+            short -= both
+            why = "must be, of the cached tokens; whether more are, the payload does not say"
+            findings[encoding] = Finding(f"cached {encoding}", both, why)
 
 
 def _leaves(kind: Kind, payload: Mapping[str, object]) -> Iterator[tuple[str, object]]:
