@@ -11,6 +11,7 @@ import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable
+from threading import Event
 from typing import TYPE_CHECKING
 
 from flow.errors import RefusedStart, RejectReason
@@ -19,6 +20,7 @@ from flow.sinks.outbox import Outbox
 from flow.sinks.publisher import Publisher
 from flow.sinks.sink import BlockSink
 from flow.sinks.writer import Writer
+from flow.sources.pausing import Flow, Item, PausingPartition
 from flow.state.directory import StateDirectory
 from flow.state.ledger import LedgerWriter
 from flow.steps.batches import Limits, Lines, Unreadable
@@ -26,7 +28,7 @@ from flow.steps.combine import BlockBuilder
 from flow.steps.decode import decode
 from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, MakeDeduplicator
 from flow.steps.rate import Rated, Rater
-from flow.steps.route import Routed, route
+from flow.steps.route import Routed, route, route_heartbeat
 from flow.store.client import StoreUnavailable
 
 from .history import Batch
@@ -87,8 +89,9 @@ class Process:
     def run(self, steps_max: int) -> bool:
         """Epoch after epoch; True at the end of the input, False after a signal."""
         steps = 0
+        self._lead()
         while True:
-            for _ in range(self._rng.randint(1, self._options.epoch_steps_max)):
+            for _ in range(self._rng.randint(0, self._options.epoch_steps_max)):
                 self._step()
                 steps += 1
                 if steps > steps_max:
@@ -164,6 +167,12 @@ class Process:
         partitions = self._world.workload.partitions
         return [number for number, at in enumerate(self._positions) if at < len(partitions[number])]
 
+    def _lead(self) -> None:
+        """What the source begins with, before anything is read."""
+        leading = _Leading(Flow(Event(), lambda: False), leads=True)
+        for routed in route_heartbeat(self._options.shards) if any(leading.next_batch()) else ():
+            self._to_judge[routed.shard].append((Batch((), self._world.clock()), routed))
+
     def _read(self, number: int) -> None:
         """The source of one partition, decode and route."""
         partition, at = self._world.workload.partitions[number], self._positions[number]
@@ -221,12 +230,13 @@ class Process:
             for shard in self._shuffled(name for name, queue in self._to_write.items() if queue):
                 self._write(shard)
         snapshots = {("source", str(n)): json.dumps(at).encode() for n, at in enumerate(self._positions)}
-        for step, asked in (("deduplicate", self._logics), ("outbox", self._parts)):
-            for shard in self._shuffled(key for name, key in sorted(self._awake) if name == step):
-                self._world.maybe_crash(self._options.crash_step, f"before the snapshot of {step} {shard}")
-                snapshots[step, shard] = asked[shard].snapshot()
-                if self._rng.random() < 0.1:
-                    self._publish()
+        with self._world.leaving(snapshots):
+            for step, asked in (("deduplicate", self._logics), ("outbox", self._parts)):
+                for shard in self._shuffled(key for name, key in sorted(self._awake) if name == step):
+                    self._world.maybe_crash(self._options.crash_step, f"before the snapshot of {step} {shard}")
+                    snapshots[step, shard] = asked[shard].snapshot()
+                    if self._rng.random() < 0.1:
+                        self._publish()
         self._awake.clear()
         log, self._log = self._log, defaultdict(list)
         self._world.commit(snapshots, log)
@@ -235,6 +245,16 @@ class Process:
         shuffled = list(items)
         self._rng.shuffle(shuffled)
         return shuffled
+
+
+class _Leading(PausingPartition[Item]):
+    """The real partition, with nothing to read."""
+
+    def read(self) -> list[Item]:
+        return []
+
+    def snapshot(self) -> bytes:
+        raise AssertionError("positions are the process's own")
 
 
 def _item(lines: tuple[Line, ...]) -> Lines | Unreadable:

@@ -42,9 +42,11 @@ class SimulationFailed(AssertionError):
 
 @dataclass
 class Recovery:
-    """Bytewax's recovery store: the snapshots of an epoch become durable together, when the epoch is closed."""
+    """Bytewax's recovery store: the snapshots of an epoch count when it is committed."""
 
     snapshots: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    left: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """Of an epoch that was not committed. They count once a later life commits the epoch, unless it replaces them."""
     epochs: int = 0
 
     def of(self, step: str) -> dict[str, bytes]:
@@ -179,10 +181,21 @@ class World:
 
     # -- the recovery store
 
+    @contextmanager
+    def leaving(self, snapshots: dict[tuple[str, str], bytes]) -> Iterator[None]:
+        """While inside, a crash leaves some of these behind: each is written on its own, as soon as it is taken."""
+        try:
+            yield
+        except SimulatedCrash:
+            self.recovery.left |= {key: snapshots[key] for key in snapshots if self.rng.random() < 0.8}
+            raise
+
     def commit(self, snapshots: dict[tuple[str, str], bytes], epoch_log: dict[str, list[Batch]]) -> None:
-        """Closes an epoch: all of its snapshots are durable, or none."""
-        self.maybe_crash(self.options.crash_step, "recovery, before the commit")
-        self.recovery.snapshots.update(snapshots)
+        """Closes an epoch: all of its snapshots count, or none does yet."""
+        with self.leaving(snapshots):
+            self.maybe_crash(self.options.crash_step, "recovery, before the commit")
+        self.recovery.snapshots |= self.recovery.left | snapshots
+        self.recovery.left.clear()
         self.recovery.epochs += 1
         self.history.commit(epoch_log)
         self.say(f"  epoch {self.recovery.epochs} committed")
