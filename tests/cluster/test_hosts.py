@@ -35,12 +35,15 @@ def wait_for_blocks(pipeline: Pipeline, host: Host) -> None:
     host.until(lambda: any(outbox.glob("*.json")))
 
 
-def kill_a_process(by: Host, of: Host) -> None:
-    """Kills the last process of a host, and waits until the job is at work again."""
+def kill_a_process(by: Host, of: Host, number: int) -> None:
+    """Kills the last process of a host, which has this number, and waits until the job is at work again."""
     first = of.workers()
     os.kill(first[-1], signal.SIGKILL)
     by.until(lambda: len(set(of.workers()) - set(first)) == len(first))
-    assert f"process 2 of the cluster (pid {first[-1]}) was killed by signal 9; all processes start again" in by.stderr
+    assert (
+        f"process {number} of the cluster (pid {first[-1]}) was killed by signal 9; all processes start again"
+        in by.stderr
+    )
 
 
 def recovery_files(host: Host) -> set[str]:
@@ -66,7 +69,7 @@ def test_two_hosts_of_which_one_loses_a_process(pipeline: Pipeline) -> None:
         # (SQLite must not have a file open on two hosts at a time)
         files = [recovery_files(host) for host in hosts]
         assert files[0] and files[1] and not files[0] & files[1]
-        kill_a_process(by=zero, of=one)
+        kill_a_process(by=zero, of=one, number=2)
         # when a signal reaches the host that does not decide, then all of it ends in order
         one.process.send_signal(signal.SIGTERM)
         assert "the balance is with host 0" in one.finish()
@@ -147,10 +150,10 @@ def test_row_33_two_hosts_of_which_one_is_killed_and_then_cut_off(tmp_path: Path
     zero, one = hosts = [Host(pipeline, addresses, n, network.prefix(name)) for n, name in enumerate("ab")]
     with running(hosts):
         # given two hosts at work, of which the second loses a process,
-        one.start(processes=2)
+        one.start()
         zero.start()
         wait_for_blocks(pipeline, zero)
-        kill_a_process(by=zero, of=one)
+        kill_a_process(by=zero, of=one, number=1)
         # when they are cut off from each other, while both still reach the store and the state,
         network.cut("ab")
         zero.until(lambda: f"host 1 ({addresses[1]}) has been silent for 2 s; all processes" in zero.stderr)
