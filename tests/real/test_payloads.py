@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.harness import Pipeline
 
 from flow.adapters.classes import fold
 from flow.adapters.reading import Reading, read_payload
@@ -108,16 +109,70 @@ def charge_usd(reading: Reading, prices: dict[str, Any]) -> dict[str, Fraction]:
     return charge
 
 
-def test_every_rating_case_costs_what_it_says() -> None:
+@cache
+def cases() -> list[dict[str, Any]]:
     with gzip.open(CASES, "rt", encoding="utf-8") as file:
-        cases = [json.loads(line) for line in file]
-    assert len(cases) > 800
-    for case in cases:
-        row = payloads()[case["payload_n"]]
-        same = [stated["extractors"] for stated in row["normal_usage_by_extractor"] if stated["usage"] == case["usage"]]
-        kinds = [extractor for extractors in same for extractor in extractors if extractor[0] == case["provider"]]
+        return [json.loads(line) for line in file]
+
+
+def extractors_of(case: dict[str, Any]) -> list[list[str]]:
+    """The kinds of the case's provider that read its usage from its payload."""
+    stated = payloads()[case["payload_n"]]["normal_usage_by_extractor"]
+    same = [found["extractors"] for found in stated if found["usage"] == case["usage"]]
+    return [extractor for extractors in same for extractor in extractors if extractor[0] == case["provider"]]
+
+
+def test_every_rating_case_costs_what_it_says() -> None:
+    assert len(cases()) > 800
+    for case in cases():
+        kinds = extractors_of(case)
         assert kinds, case["id"]
         for extractor in kinds:
-            charge = charge_usd(read(row, extractor), case["prices_usd_per_million"])
+            charge = charge_usd(read(payloads()[case["payload_n"]], extractor), case["prices_usd_per_million"])
             assert charge["input"] == Fraction(case["expected_input_usd"]), (case["id"], extractor)
             assert charge["output"] == Fraction(case["expected_output_usd"]), (case["id"], extractor)
+
+
+# ---- The same, by a run ----
+
+CONTEXT = "[input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens]"
+
+
+def price_rows(model: str, prices: dict[str, Any]) -> list[str]:
+    """Rows of a price book for one model."""
+    rows = []
+    for name, price in prices.items():
+        base, tiers = (price["base"], price["tiers"]) if isinstance(price, dict) else (price, [])
+        above = ", ".join(f'{{above: {tier["above_input_tokens"]}, price: "{tier["price"]}"}}' for tier in tiers)
+        tiered = f", above: [{above}], context: {CONTEXT}" if tiers else ""
+        money = "free: true" if Fraction(base) == 0 else f'price: "{base}"'
+        held = f"model: {model}, meter: {METER_OF[name]}, from: 2020-01-01T00:00:00Z"
+        rows.append(f"  - {{{held}, per: 1_000_000, {money}{tiered}}}")
+    return rows
+
+
+def test_a_run_charges_every_rating_case(tmp_path: Path) -> None:
+    """A customer a case, a model a set of prices; what stands in no payload of the case needs no price."""
+    books: dict[str, str] = {}
+    rows, lines = ["currency: USD", "prices:"], []
+    expected: dict[str, Fraction] = {}
+    for case in cases():
+        prices, extractor = case["prices_usd_per_million"], extractors_of(case)[0]
+        reading = read(payloads()[case["payload_n"]], extractor)
+        usage = fold(reading.meters, {METER_OF[name] for name in prices})
+        used = {name: price for name, price in prices.items() if METER_OF[name] in usage}
+        if not used:
+            continue
+        key = json.dumps(used)
+        if key not in books:
+            books[key] = f"model-{len(books)}"
+            rows += price_rows(books[key], used)
+        event = {"id": case["id"], "customer": case["id"], "model": books[key], "usage": usage}
+        lines.append(json.dumps({**event, "time": "2026-11-01T12:00:00Z"}))
+        expected[case["id"]] = Fraction(case["expected_input_usd"]) + Fraction(case["expected_output_usd"])
+    assert len(expected) > 800
+    pipeline = Pipeline(tmp_path, prices="\n".join(rows) + "\n")
+    (tmp_path / "events" / "cases.ndjson").write_text("\n".join(lines) + "\n")
+    pipeline.run()
+    charged = pipeline.rows("SELECT customer, toString(sum(amount)) FROM usage_by_month GROUP BY customer")
+    assert {customer: Fraction(amount) for customer, amount in charged} == expected
