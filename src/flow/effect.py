@@ -32,6 +32,8 @@ _UNPRICED = 1
 _WIDE = pa.decimal256(76, 0)
 """Room for the sum of a batch of 128-bit amounts."""
 _COUNT = pa.decimal128(38, 0)
+_MERGE_ROWS = 4_000_000
+"""Sums that are kept before equal names are merged; some 150 bytes each."""
 
 
 @dataclass(slots=True)
@@ -71,18 +73,12 @@ class Comparison:
     before_us: int
     """Event times in [from_us, before_us)."""
     events: int = 0
+    total: Effect = field(default_factory=Effect)
+    """Of everything; quantities of different meters are not added."""
     effects: dict[tuple[str, ...], Effect] = field(default_factory=dict)
-    """By the values of what was asked for, in that order; all of the usage is in one of them."""
+    """What the books make different amounts of, by the values of what was asked for, in that order."""
     unsealed_files: int = 0
     """Files of the ledger that a run still writes: their events are not in here."""
-
-    def total(self) -> Effect:
-        """Amounts of everything; quantities of different meters are not added."""
-        found = Effect()
-        for effect in self.effects.values():
-            found.before.add(effect.before.amount_femto, effect.before.unpriced_quantity)
-            found.after.add(effect.after.amount_femto, effect.after.unpriced_quantity)
-        return found
 
 
 def check_by(names: Sequence[str]) -> tuple[str, ...]:
@@ -116,10 +112,12 @@ def compare(
     before_us = until_us if until_us is not None else max((_times_us(path)[1] for path in files), default=-1) + 1
     found = Comparison(max(before_us - days * DAY_US, 0), before_us)
     found.unsealed_files = sum(path.name.startswith(f"{lineage}-") for path in unsealed_files(folder))
-    adder = _Adder(books, by, found)
+    adder = _Adder(books, by)
     for events in _events(files, found.from_us, before_us):
         adder.add(events)
+        found.events += events.num_rows
         on_events(events.num_rows)
+    adder.finish(found)
     return found
 
 
@@ -166,77 +164,114 @@ def _us(time: Any) -> int:
 
 # ---- Adding up ----------------------------------------------------------------------------------------------------
 
+_SIDES = (0, 1)
+_UNITS = ("unit0", "unit1")
+_SUMS = ("quantity", "amount0", "amount1", "unpriced0", "unpriced1")
+
 
 class _Adder:
-    """Two books at work on one batch after the other."""
+    """Two books at work on one batch after the other.
 
-    def __init__(self, books: tuple[PriceBook, PriceBook], by: Sequence[str], into: Comparison) -> None:
+    Sums are kept as Arrow tables with numbers for names, and merged now and then; they become Python's when all is
+    added up. A *unit* is the meter's name with the denominator that its amounts are counted in, which each book has of
+    its own.
+    """
+
+    def __init__(self, books: tuple[PriceBook, PriceBook], by: Sequence[str]) -> None:
         self._raters = [Rater(book) for book in books]
         self._by = tuple(by)
         self._dims = [name for name in by if name != METER]
-        self._into = into
+        self._numbers: dict[str, dict[str, int]] = {name: {} for name in (*self._dims, METER)}
+        """For each column of names, the number of each name that was met."""
+        self._sums: list[pa.Table] = []
+        self._rows = self._merged_rows = 0
+        """Of `_sums`: all rows, and those of the table that was merged last."""
 
     def add(self, events: pa.RecordBatch) -> None:
         """Rates and adds all rows of EVENTS. Raises OverflowStop, ConfigError."""
         rated = [rater.amounts(events, None, events.num_rows) for rater in self._raters]
-        self._into.events += events.num_rows
         usage = events.column("usage")
+        dims = {name: self._numbered(name, events.column(name)) for name in self._dims}
         row_of_item = np.repeat(np.arange(events.num_rows), np.diff(usage.offsets.to_numpy()))
-        columns: dict[str, Any] = {name: _codes(events.column(name))[row_of_item] for name in self._dims}
-        columns["quantity"] = usage.values.field("quantity").cast(_COUNT)
-        names: list[list[str]] = []
-        for side, (amounts, named) in enumerate(rated):
-            meter = named.column("usage").values.field("meter")
-            names.append(meter.dictionary.to_pylist())
-            columns[f"meter{side}"] = meter.indices
-            columns[f"amount{side}"] = _wide(amounts.amounts, len(meter))
-            unpriced = np.frombuffer(amounts.flags, np.uint8)[: len(meter)] == _UNPRICED
-            columns[f"unpriced{side}"] = pc.if_else(pa.array(unpriced), columns["quantity"], pa.scalar(0, _COUNT))
-        for row in self._grouped(columns, ["meter0", "meter1"]):
-            units = [names[side][row[f"meter{side}"]].partition("/") for side in (0, 1)]
-            amounts_femto = [Fraction(int(row[f"amount{n}_sum"]), int(per or 1)) for n, (_, _, per) in enumerate(units)]
-            unpriced_counts = [int(row[f"unpriced{side}_sum"]) for side in (0, 1)]
-            self._take(events, row, units[0][0], int(row["quantity_sum"]), amounts_femto, unpriced_counts)
-        self._add_requests(events, [amounts for amounts, _ in rated])
+        columns: dict[str, Any] = {name: numbers[row_of_item] for name, numbers in dims.items()}
+        columns["quantity"] = quantity = usage.values.field("quantity").cast(_COUNT)
+        for side, (amounts, named) in zip(_SIDES, rated, strict=True):
+            columns[_UNITS[side]] = self._numbered(METER, named.column("usage").values.field("meter"))
+            columns[f"amount{side}"] = _wide(amounts.amounts, len(quantity))
+            unpriced = pa.array(np.frombuffer(amounts.flags, np.uint8)[: len(quantity)] == _UNPRICED)
+            columns[f"unpriced{side}"] = pc.if_else(unpriced, quantity, pa.scalar(0, _COUNT))
+        self._take(columns)
+        self._add_requests(dims, events.num_rows, [amounts for amounts, _ in rated])
 
-    def _add_requests(self, events: pa.RecordBatch, amounts: Sequence[Amounts]) -> None:
+    def _add_requests(self, dims: Mapping[str, Any], rows: int, amounts: Sequence[Amounts]) -> None:
         """The implicit meter, where it costs something by one of the books."""
-        of_requests = [np.frombuffer(side.requests, np.uint64)[: 2 * events.num_rows] for side in amounts]
-        if not any(side.any() for side in of_requests):
+        if not any(np.frombuffer(side.requests, np.uint64)[: 2 * rows].any() for side in amounts):
             return
-        columns: dict[str, Any] = {name: _codes(events.column(name)) for name in self._dims}
-        columns["quantity"] = pa.repeat(pa.scalar(1, _COUNT), events.num_rows)
-        for n, side in enumerate(amounts):
-            columns[f"amount{n}"] = _wide(side.requests, events.num_rows)
-        for row in self._grouped(columns, []):
-            amounts_femto = [Fraction(int(row[f"amount{side}_sum"])) for side in (0, 1)]
-            self._take(events, row, REQUESTS, int(row["quantity_sum"]), amounts_femto, [0, 0])
+        nothing = pa.repeat(pa.scalar(0, _COUNT), rows)
+        columns: dict[str, Any] = {**dims, "quantity": pa.repeat(pa.scalar(1, _COUNT), rows)}
+        number = self._numbers[METER].setdefault(REQUESTS, len(self._numbers[METER]))
+        for side in _SIDES:
+            columns[_UNITS[side]] = np.full(rows, number, np.int32)
+            columns[f"amount{side}"] = _wide(amounts[side].requests, rows)
+            columns[f"unpriced{side}"] = nothing
+        self._take(columns)
 
-    def _grouped(self, columns: Mapping[str, Any], units: list[str]) -> list[dict[str, Any]]:
-        """Sums of all columns but the keys, for each combination of keys."""
-        keys = [*self._dims, *units]
-        table = pa.table(dict(columns))
-        sums = [(name, "sum") for name in columns if name not in keys]
-        return list(table.group_by(keys, use_threads=False).aggregate(sums).to_pylist())
+    def _numbered(self, name: str, column: pa.DictionaryArray) -> Any:
+        """The number of each value of a column, the same in every batch."""
+        numbers = self._numbers[name]
+        of_code = [numbers.setdefault(value, len(numbers)) for value in column.dictionary.to_pylist()]
+        return np.array(of_code or [0], np.int32)[column.indices.to_numpy()]
 
-    def _take(
-        self,
-        events: pa.RecordBatch,
-        row: Mapping[str, Any],
-        meter: str,
-        quantity: int,
-        amounts_femto: Sequence[Fraction],
-        unpriced: Sequence[int],
-    ) -> None:
-        values = {name: events.column(name).dictionary[row[name]].as_py() for name in self._dims} | {METER: meter}
-        effect = self._into.effects.setdefault(tuple(values[name] for name in self._by), Effect())
-        effect.quantity += quantity
-        effect.before.add(amounts_femto[0], unpriced[0])
-        effect.after.add(amounts_femto[1], unpriced[1])
+    def _take(self, columns: Mapping[str, Any]) -> None:
+        self._sums.append(self._added(pa.table(dict(columns)), [*self._dims, *_UNITS]))
+        self._rows += self._sums[-1].num_rows
+        # Twice what was left of the last merge, so that many names do not mean a merge with every batch.
+        if self._rows > 2 * self._merged_rows + _MERGE_ROWS:
+            self._sums = [self._added(pa.concat_tables(self._sums), [*self._dims, *_UNITS])]
+            self._rows = self._merged_rows = self._sums[0].num_rows
+
+    @staticmethod
+    def _added(table: pa.Table, keys: list[str]) -> pa.Table:
+        """The sums of a table for each combination of keys."""
+        added = table.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in _SUMS])
+        return added.select([*keys, *(f"{name}_sum" for name in _SUMS)]).rename_columns([*keys, *_SUMS])
+
+    def finish(self, into: Comparison) -> None:
+        """Tells the total and what differs."""
+        if not self._sums:
+            return
+        sums = self._added(pa.concat_tables(self._sums), [*self._dims, *_UNITS])
+        names = {name: list(numbers) for name, numbers in self._numbers.items()}
+        for row in self._added(sums, list(_UNITS)).to_pylist():
+            _add(into.total, row, names[METER])
+        into.total.quantity = 0
+        for row in sums.filter(self._differing(sums)).to_pylist():
+            meter = names[METER][row["unit0"]].partition("/")[0]
+            values = {name: names[name][row[name]] for name in self._dims} | {METER: meter}
+            key = tuple(values[name] for name in self._by)
+            _add(into.effects.setdefault(key, Effect()), row, names[METER])
+        into.effects = {key: effect for key, effect in into.effects.items() if effect.differs}
+
+    def _differing(self, sums: pa.Table) -> pa.Array:
+        """Which rows are of a combination of names of which some row differs."""
+        differs = pc.not_equal(sums["unit0"], sums["unit1"])
+        for name in ("amount", "unpriced"):
+            differs = pc.or_(differs, pc.not_equal(sums[f"{name}0"], sums[f"{name}1"]))
+        combination = np.zeros(sums.num_rows, np.int64)
+        for name in self._dims:
+            combination = combination * len(self._numbers[name]) + sums[name].to_numpy()
+            combination = np.unique(combination, return_inverse=True)[1]  # so that the next product is small
+        wanted = np.zeros(combination.max(initial=0) + 1, bool)
+        wanted[combination[differs.to_numpy()]] = True
+        return pa.array(wanted[combination])
 
 
-def _codes(column: pa.DictionaryArray) -> Any:
-    return column.indices.to_numpy()
+def _add(effect: Effect, row: Mapping[str, Any], units: Sequence[str]) -> None:
+    """Adds a row of sums."""
+    effect.quantity += int(row["quantity"])
+    for side, of_side in zip(_SIDES, (effect.before, effect.after), strict=True):
+        _, _, per = units[row[_UNITS[side]]].partition("/")
+        of_side.add(Fraction(int(row[f"amount{side}"]), int(per or 1)), int(row[f"unpriced{side}"]))
 
 
 def _wide(amounts: pa.Buffer, items: int) -> pa.Array:

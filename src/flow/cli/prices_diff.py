@@ -103,13 +103,12 @@ def _as_json(found: list[Change], comparison: Comparison | None, by: tuple[str, 
     """One object; quantities and amounts are strings: JSON readers would not hold them exactly."""
     document: dict[str, Any] = {"changes": [_json_change(change) for change in found]}
     if comparison is not None:
-        total = comparison.total()
         document["ledger"] = {
             "from": instant_text(comparison.from_us),
             "to": instant_text(comparison.before_us),
             "events": comparison.events,
             "currency": currency,
-            "total": _json_effect(total),
+            "total": _json_effect(comparison.total),
             "differences": [
                 {**dict(zip(by, key, strict=True)), "quantity": str(effect.quantity), **_json_effect(effect)}
                 for key, effect in _sorted(comparison)
@@ -168,7 +167,7 @@ def _print_changes(found: list[Change], console: Console) -> None:
 
 def _print_comparison(comparison: Comparison, by: tuple[str, ...], currency: str, console: Console) -> None:
     times = f"{instant_text(comparison.from_us)} to {instant_text(comparison.before_us)}"
-    rows, total = _sorted(comparison), comparison.total()
+    rows, total = _sorted(comparison), comparison.total
     if rows:
         table = Table(title=f"what it would have done, in {currency}", title_justify="left")
         for name in by:
@@ -189,8 +188,7 @@ def _print_comparison(comparison: Comparison, by: tuple[str, ...], currency: str
 
 def _sorted(comparison: Comparison) -> list[tuple[tuple[str, ...], Effect]]:
     """What differs, the largest difference first."""
-    differing = [(key, effect) for key, effect in comparison.effects.items() if effect.differs]
-    return sorted(differing, key=lambda item: (-abs(item[1].difference_femto), item[0]))
+    return sorted(comparison.effects.items(), key=lambda item: (-abs(item[1].difference_femto), item[0]))
 
 
 def _cells(effect: Effect) -> tuple[str, ...]:
