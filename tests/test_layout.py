@@ -32,6 +32,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "yaml_nodes": ("errors", "yaml"),
     "config_values": ("", "pydantic pydantic_core"),
     "config": ("errors yaml_nodes config_values", "pydantic pydantic_core yaml"),
+    "logs": ("config", ""),
     "prices": ("errors schema yaml_nodes", "yaml"),
     "plans": ("errors rounding yaml_nodes", "yaml"),
     "state": ("errors faults schema", "pyarrow"),
@@ -47,13 +48,15 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
     "statements": ("errors schema rounding prices store", "rich"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
-    "run": ("errors faults config prices state steps store sinks job", "bytewax"),
-    "cluster": ("errors config prices state store job run", ""),
+    "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
+    "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),
+    "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
-        "config prices plans state generate traces kernels steps sources store statements run cluster verify effect",
+        "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
+        "verify effect",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

@@ -261,10 +261,10 @@ class Metrics(_Model):
     """Where metrics and health are served over HTTP: `/metrics`, `/healthz`, `/readyz`."""
 
     listen: Annotated[str, BeforeValidator(as_listen)]
-    """host:port of the first process; each further one of a cluster takes the next port."""
+    """host:port of the first process of a host; each further one there takes the next port."""
 
     def address(self, process: int = 0) -> tuple[str, int]:
-        """Host and port of the process of this number."""
+        """Host and port of the process of this number on its host."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port) + process
 

@@ -58,6 +58,9 @@ class Job:
     """Told how many events each batch had, for a progress display."""
     waiting_bytes: Callable[[], int] | None = None
     """Bytes of blocks that wait for the store in the outbox; None: only this process puts any there."""
+    process: int = 0
+    """Number of this process among those of its host, and how many they are."""
+    processes: int = 1
     compact: bool = False
     """Whether batches may go to other processes."""
     drained: bool = False
@@ -82,8 +85,7 @@ class Job:
     def source(self) -> FixedPartitionedSource[Any, bytes]:
         """The source that the config names. Raises SourceError."""
         config, source = self.config, self.config.source
-        waiting_bytes = self.waiting_bytes or (lambda: self.publisher.backlog_bytes)
-        held = Flow(self.stop, lambda: waiting_bytes() > config.limits.outbox_bytes_max)
+        held = Flow(self.stop, self.outbox_full)
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
             return files.FilesSource(source.path, source.format, readers, rows, held)
@@ -95,6 +97,11 @@ class Job:
             assert folder is not None  # the config was checked for it
             return ledger.LedgerSource(folder, readers, rows, held)
         return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held)
+
+    def outbox_full(self) -> bool:
+        """Whether so much waits for the store that sources pause."""
+        waiting_bytes = self.waiting_bytes() if self.waiting_bytes is not None else self.publisher.backlog_bytes
+        return waiting_bytes > self.config.limits.outbox_bytes_max
 
     def finish_source(self) -> None:
         """The run has ended and its last snapshot is durable."""

@@ -23,6 +23,7 @@ from .config import Config
 from .errors import BalanceError, EngineStopped, RefusedStart, StateError, TallyflowError
 from .faults import point
 from .job import Job, dataflow
+from .metrics.observed import observed
 from .prices.book import PriceBook, load_price_book
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
@@ -123,9 +124,14 @@ def make_job(config: Config, book: PriceBook, directory: StateDirectory, claim: 
 def work(job: Job, workers: int, addresses: Sequence[str] = (), process: int = 0) -> Share:
     """Runs the dataflow to its end and publishes all blocks; in a cluster, as the process of this number.
 
-    Raises Unpublished (after a signal, if the store does not take them in time), SourceError, StateError, StoreError,
-    TakenOver, OverflowStop, BalanceError.
+    Raises Unpublished (after a signal, if the store does not take them in time), ConfigError, RefusedStart,
+    SourceError, StateError, StoreError, TakenOver, OverflowStop, BalanceError.
     """
+    with observed(job):
+        return _work(job, workers, addresses, process)
+
+
+def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Share:
     publisher = job.publisher
     publisher.start()
     try:

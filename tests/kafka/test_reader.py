@@ -99,6 +99,8 @@ def test_idle_and_paused(broker: Broker, drive: Callable[..., Driven]):
         assert 0 < (driven.part.next_awake() - datetime.now(UTC)).total_seconds() <= 0.05
     assert time.monotonic() - began < 0.5
     assert driven.part.lag == 0
+    assert driven.part.message_time_ms > 0
+    assert (driven.source.reachable, driven.source.added) == (True, 0)
     # when the outbox is full, then nothing is read, until it has room
     driven.full = True
     broker.produce(topic, [event(2), event(3)])

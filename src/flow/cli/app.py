@@ -16,6 +16,7 @@ from .plan import plan
 from .prices import prices
 from .run import run
 from .sql import sql
+from .status import status
 from .trace import trace
 from .verify import verify
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     epilog="Exit codes: 0 done, 1 failure, 2 bad usage or config, 3 numbers do not agree.",
 )
-for command in (run, invoice, sql, verify, generate, trace, adapt, init, doctor):
+for command in (run, status, invoice, sql, verify, generate, trace, adapt, init, doctor):
     app.command()(command)
 app.add_typer(prices, name="prices")
 app.add_typer(plan, name="plan")

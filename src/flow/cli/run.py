@@ -1,5 +1,6 @@
 """`tallyflow run`: bills the events of a config."""
 
+import logging
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -14,12 +15,15 @@ from rich.table import Table
 from ..cluster.hosts import Hosts
 from ..cluster.supervisor import run_cluster
 from ..config import Config, SyntheticSource, load_config
-from ..errors import ConfigError
+from ..errors import ConfigError, TallyflowError
+from ..logs import set_up
 from ..run import Outcome, open_store
 from ..run import run as run_job
 from ..statements.render import printable
 from ..steps.combine import OUTCOMES
 from ..store.queries.summary import Month, latest_month
+
+LOG = logging.getLogger(__name__)
 
 
 def run(
@@ -49,19 +53,27 @@ def run(
     Of several hosts, each runs this with its own --host, and --processes of its own.
     """
     settings = load_config(config)
+    set_up(settings.log)
     hosts = Hosts.parse(addresses, host) if addresses else None
     if hosts is None and host:
         raise ConfigError(f"--host {host}: there is no --addresses that it could be one of")
+    begun = {"source": settings.source.kind, "store": settings.store.url, "processes": processes, "host": host}
+    LOG.info("the run begins", extra=begun)
     outcome: Outcome | None
-    if processes > 1 or hosts is not None:
-        outcome = run_cluster(
-            settings, processes, workers, lambda line: typer.echo(f"tallyflow: {line}", err=True), hosts
-        )
-    else:
-        outcome = _run_with_progress(settings, workers)
+    try:
+        if processes > 1 or hosts is not None:
+            outcome = run_cluster(settings, processes, workers, LOG.warning, hosts)
+        else:
+            outcome = _run_with_progress(settings, workers)
+    except TallyflowError as error:
+        if settings.log.format == "pretty":
+            raise
+        LOG.critical("%s", error)  # a collector has no use for a bare line
+        raise typer.Exit(error.exit_code) from error
     if outcome is None:
         typer.echo("This host has done its part; the balance is with host 0.")
         return
+    LOG.info("the run has ended", extra={"lineage": outcome.lineage, "read": outcome.read, "balance": outcome.balance})
     with open_store(settings) as client:
         _print(outcome, latest_month(client), settings, config, Console())
 

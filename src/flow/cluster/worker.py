@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import EngineStopped, StateError, TallyflowError
+from ..logs import set_up
 from ..run import make_job, work
 from ..state.directory import StateDirectory
 from ..state.manifest import DamagedManifest
@@ -32,11 +33,13 @@ def main(lock: int, paper: int, board: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     task = read_paper(paper)
     assert isinstance(task, Task)  # the supervisor wrote it
+    set_up(task.config.log)
     first = FirstFailure()
     try:
         directory = StateDirectory.under(task.config.state_dir, lock, task.host)
         job = make_job(task.config, task.book, directory, task.claim)
         shared = Board(board)
+        job.process, job.processes = task.process - task.first, shared.processes
         job.compact = True
         job.waiting_bytes = shared.waiting_bytes
 

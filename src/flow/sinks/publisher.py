@@ -4,6 +4,7 @@ A block's files are inserted in order, each under a token that names its block a
 repeated after any failure, and is, until the store has answered. Only then does the block leave the outbox.
 """
 
+import logging
 import random
 import threading
 import time
@@ -17,6 +18,8 @@ from ..store.client import StoreBusy, StoreClient, StoreUnavailable
 from ..store.publish import insert_arrow_file
 from ..store.tables import TABLES
 from .outbox import Block, Outbox
+
+LOG = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 30.0
@@ -54,11 +57,14 @@ class Publisher:
         self._ending = False
         self._abandoned = threading.Event()
         self._failure: BaseException | None = None
-        self._trouble = ""  # why the last try failed
         self._thread: threading.Thread | None = None
         self.backlog_bytes = 0
         """Bytes of frozen blocks that wait for the store."""
         self.published = Published()
+        self.trouble = ""
+        """Why the store could not be reached at the last try; empty: it could."""
+        self.on_published: Callable[[Block, int], None] = lambda block, begun_ns: None
+        """Told of each block that the store has taken, and when the try that did it began, in ns since 1970."""
 
     # -- for the dataflow
 
@@ -86,6 +92,7 @@ class Publisher:
             if not self._waiting:
                 return False
             outbox, block = self._waiting[0]
+        begun_ns = time.time_ns()
         if self._client is None:
             self._client = self._connect()
         self._fence(self._client)
@@ -103,6 +110,7 @@ class Publisher:
             self.backlog_bytes -= block.bytes
         self.published.blocks += 1
         self.published.bytes += block.bytes
+        self.on_published(block, begun_ns)
         return True
 
     # -- the thread
@@ -149,7 +157,7 @@ class Publisher:
         with self._changed:
             blocks, folder = len(self._waiting), self._waiting[0][0].folder if self._waiting else ""
         return Unpublished(
-            f"stopped by a signal while the store took no blocks ({self._trouble or 'it has not answered yet'}); "
+            f"stopped by a signal while the store took no blocks ({self.trouble or 'it has not answered yet'}); "
             f"{blocks} of them wait in {folder}: nothing is lost, the next run publishes them"
         )
 
@@ -177,9 +185,14 @@ class Publisher:
         while not self._abandoned.is_set():
             try:
                 self.publish_next()
+                if self.trouble:
+                    self.trouble = ""
+                    LOG.warning("the store takes blocks again")
                 return
             except StoreUnavailable as error:
-                self._trouble = str(error)
+                if not self.trouble:
+                    LOG.warning("%s; blocks wait in the outbox, and nothing is lost", error)
+                self.trouble = str(error)
                 self.published.retries += 1
                 busy = busy + 1 if isinstance(error, StoreBusy) else 0
                 if busy == BUSY_TRIES_MAX:

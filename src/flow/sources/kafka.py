@@ -145,6 +145,18 @@ class KafkaSource(FixedPartitionedSource[Item, bytes]):
                 self._watch = Watch(lambda: self.cluster.topics(LOOK_S), topics)
             return self._watch
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the brokers answered when they were asked last."""
+        watch = self._watch
+        return watch is None or watch.reachable
+
+    @property
+    def added(self) -> int:
+        """Partitions that the topics have by now and this run does not read."""
+        watch = self._watch
+        return 0 if watch is None else watch.partitions_added
+
     def finish(self) -> None:
         """The run has ended and its last snapshot is durable: lag tools may see it."""
         if self.shown is not None:
@@ -215,6 +227,8 @@ class _Reader(PausingPartition[Item]):
         self._failure: KafkaError | None = None
         self.trouble = ""
         """The last thing that the brokers did not do; it passes."""
+        self.message_time_ms: int | None = None
+        """When the last message that was read was written; None: none was read in this run."""
         self._resumed = self._assign()
 
     def _assign(self) -> tuple[int, int] | None:
@@ -238,7 +252,7 @@ class _Reader(PausingPartition[Item]):
     @property
     def lag(self) -> int:
         """Messages behind the end, as far as the brokers have told; gaps count as messages."""
-        with contextlib.suppress(KafkaException):
+        with contextlib.suppress(KafkaException, RuntimeError):  # the latter: it is closed
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, self.number), cached=True)
             return max(high - self.position.next, 0)
         return 0
@@ -277,6 +291,7 @@ class _Reader(PausingPartition[Item]):
             messages, behind = self._good(taken)
             if messages:
                 self.position.took(messages[-1])
+                self.message_time_ms = messages[-1].timestamp()[1]
             self.position.next = max(self.position.next, behind)
             if self._end is not None and self.position.next >= self._end:
                 rows = 0  # done

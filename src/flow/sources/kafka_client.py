@@ -207,6 +207,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="kafka watch", daemon=True)
         self._thread.start()
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the brokers answered when they were asked last."""
+        return self._reachable
+
     def check(self) -> None:
         """Raises SourceError if a topic is gone, or another one."""
         if self._failure is not None:

@@ -44,6 +44,11 @@ class Deduplicator:
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
 
+    @property
+    def memory_bytes(self) -> int:
+        """What the fingerprints and their filters take."""
+        return self._fingerprints.memory_bytes
+
     def start_empty(self) -> None:
         """Begins without any state; what lies on disk was never committed."""
         self._files.start_empty()
@@ -111,6 +116,11 @@ class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
             manifest = unseal(resume_state, MANIFEST, "recovery store, step deduplicate")
             self._shard = make(manifest["shard"])
             self._shard.resume(manifest)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the shard takes. To be asked on the worker's thread: a kernel that works holds no lock."""
+        return self._shard.memory_bytes if self._shard is not None else 0
 
     def on_batch(self, values: list[Routed]) -> tuple[list[Judged], bool]:
         if self._shard is None:
