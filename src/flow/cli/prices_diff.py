@@ -166,24 +166,29 @@ def _print_changes(found: list[Change], console: Console) -> None:
 
 
 def _print_comparison(comparison: Comparison, by: tuple[str, ...], currency: str, console: Console) -> None:
-    times = f"{instant_text(comparison.from_us)} to {instant_text(comparison.before_us)}"
     rows, total = _sorted(comparison), comparison.total
+    unpriced = any(effect.before.unpriced_quantity or effect.after.unpriced_quantity for _, effect in rows)
+    numbers = ["quantity"] * (METER in by) + ["before", "after", "difference"]
+    numbers += ["unpriced before", "unpriced after"] * unpriced
     if rows:
         table = Table(title=f"what it would have done, in {currency}", title_justify="left")
         for name in by:
             table.add_column(name, overflow="fold")
-        for name in ("quantity", "before", "after", "difference", "unpriced before", "unpriced after"):
-            table.add_column(name, justify="right")
+        for name in numbers:
+            table.add_column(name, justify="right", overflow="fold")
         for key, effect in rows[:SHOWN_MAX]:
-            quantity = f"{effect.quantity:,}" if METER in by else ""
-            table.add_row(*(Text(printable(value)) for value in key), quantity, *_cells(effect))
-        table.add_row(*("total" if n == 0 else "" for n in range(len(by) + 1)), *_cells(total)[:3], "", "")
+            cells = _cells(effect)
+            table.add_row(*(Text(printable(value)) for value in key), *(cells[name] for name in numbers))
+        of_all = {name: text for name, text in _cells(total).items() if name in ("before", "after", "difference")}
+        if by:
+            table.add_row("total", *[""] * (len(by) - 1), *(of_all.get(name, "") for name in numbers))
         console.print(table)
         _tell_more(len(rows), "rows that differ", console)
-    told = f"{comparison.events:,} events from {times}"
-    change = total.difference_femto * 100 / total.before.amount_femto if total.before.amount_femto else None
-    difference = f"{amount_text(total.difference_femto)} {currency}"
-    console.print(Text(f"{told}: {'a difference of ' + difference if rows else 'no difference'}. {_percent(change)}"))
+    before = total.before.amount_femto
+    percent = _percent(total.difference_femto * 100 / before if before else None)
+    told = f"a difference of {amount_text(total.difference_femto)} {currency}" if rows else "no difference"
+    times = f"{instant_text(comparison.from_us)} to {instant_text(comparison.before_us)}"
+    console.print(Text(f"{comparison.events:,} events from {times}: {told}{f' ({percent})' if percent else ''}"))
 
 
 def _sorted(comparison: Comparison) -> list[tuple[tuple[str, ...], Effect]]:
@@ -191,10 +196,17 @@ def _sorted(comparison: Comparison) -> list[tuple[tuple[str, ...], Effect]]:
     return sorted(comparison.effects.items(), key=lambda item: (-abs(item[1].difference_femto), item[0]))
 
 
-def _cells(effect: Effect) -> tuple[str, ...]:
-    amounts = (effect.before.amount_femto, effect.after.amount_femto, effect.difference_femto)
-    unpriced = (effect.before.unpriced_quantity, effect.after.unpriced_quantity)
-    return *(amount_text(amount) for amount in amounts), *(f"{quantity:,}" if quantity else "" for quantity in unpriced)
+def _cells(effect: Effect) -> dict[str, str]:
+    """By the names of the columns."""
+    before, after = effect.before, effect.after
+    return {
+        "quantity": f"{effect.quantity:,}",
+        "before": amount_text(before.amount_femto),
+        "after": amount_text(after.amount_femto),
+        "difference": amount_text(effect.difference_femto),
+        "unpriced before": f"{before.unpriced_quantity:,}",
+        "unpriced after": f"{after.unpriced_quantity:,}",
+    }
 
 
 def _percent(percent: Fraction | None) -> str:
