@@ -61,7 +61,7 @@ def test_what_is_in_no_meter_is_said(tmp_path: Path) -> None:
     assert events["input_tokens"].to_pylist() == [700, 700, 700]
     assert str(events["time"][0]) == "2026-11-01 12:00:00+00:00"
     refused = adapt("openai/chat", source, "-o", out, "--set", "customer=acme", "--refuse-unknown", code=1)
-    assert "2 of 3 lines made no event" in str(refused.exception)
+    assert "2 of 3 payloads made no event" in str(refused.exception)
     assert pq.read_table(out).num_rows == 1
 
 
@@ -69,12 +69,31 @@ def test_bad_lines_are_named_and_kept(tmp_path: Path) -> None:
     source, out, aside = tmp_path / "p.ndjson", tmp_path / "e.ndjson", tmp_path / "rejected.ndjson"
     source.write_bytes(b"\n".join([line(1).encode(), b"{", b"[1]", b"\xff", line(5, prompt_tokens=-1).encode(), b""]))
     result = adapt("openai/chat", source, "-o", out, "--set", "customer=acme", "--rejected", aside, code=1)
-    assert "4 of 5 lines made no event" in str(result.exception)
+    assert "4 of 5 payloads made no event" in str(result.exception)
     kept = [json.loads(text) for text in aside.read_text().splitlines()]
     assert [row["line"] for row in kept] == [2, 3, 4, 5]
     assert "usage.prompt_tokens is -1" in kept[3]["reason"]
     assert kept[0]["payload"] == "{"
     assert len(out.read_text().splitlines()) == 1
+
+
+def test_a_bad_span_leaves_the_others(tmp_path: Path) -> None:
+    source, out, aside = tmp_path / "spans.ndjson", tmp_path / "e.ndjson", tmp_path / "rejected.ndjson"
+
+    def span(number: int, tokens: str) -> dict[str, object]:
+        usage = [{"key": "gen_ai.usage.input_tokens", "value": {"intValue": tokens}}]
+        customer = [{"key": "tenant", "value": {"stringValue": "acme"}}]
+        fields = {"traceId": "0a", "spanId": f"0{number}", "startTimeUnixNano": "1793534400000000000"}
+        return {**fields, "attributes": usage + customer}
+
+    spans = [span(1, "10"), span(2, "-1"), span(3, "30")]
+    source.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}))
+    customer = ("--field", "customer=attributes.tenant")
+    result = adapt("opentelemetry/spans", source, "-o", out, *customer, "--rejected", aside, code=1)
+    assert "1 of 3 payloads made no event" in str(result.exception)
+    events = [json.loads(text) for text in out.read_text().splitlines()]
+    assert [(event["id"], event["subject"]) for event in events] == [("0a-01", "acme"), ("0a-03", "acme")]
+    assert json.loads(json.loads(aside.read_text())["payload"])["id"] == "0a-02"
 
 
 def test_kinds_are_listed_and_wrong_use_is_told() -> None:

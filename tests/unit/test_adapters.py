@@ -643,7 +643,7 @@ def test_identity_and_dimensions_come_from_where_one_says() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ([], "not a JSON object"),
+        ([], "no JSON object"),
         ({"usage": CHAT}, "no id, no customer, no time"),
         ({"id": 1.5, "usage": CHAT}, "id: 1.5 is no text"),
         ({"id": "a", "customer": "c", "created": "yesterday", "usage": CHAT}, "no time with a UTC offset"),

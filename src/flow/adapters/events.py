@@ -48,7 +48,7 @@ class Adapter:
     constants: Mapping[str, str] = field(default_factory=dict)
     """{field: text}: the same for all events."""
     paths: Mapping[str, str] = field(default_factory=dict)
-    """{field: path in the line}, instead of where the kind has it."""
+    """{field: path in the line (in the span, where there are several)}, instead of where the kind has it."""
     payload: str = ""
     """Where in a line the payload stands; empty: the line is the payload."""
     meters: Collection[str] | None = None
@@ -67,19 +67,21 @@ class Adapter:
     def kind(self) -> Kind:
         return kind_named(self.kind_name)
 
-    def events(self, line: object) -> Iterator[Event]:
-        """The events of one line. Raises PayloadError, before the first of them, if there is no making them."""
-        if not isinstance(line, Mapping):
-            raise PayloadError("not a JSON object")
+    def events(self, line: object) -> list[Event]:
+        """The events of one line. Raises PayloadError if there is no making one of them."""
+        return [event for payload in self.payloads(line) for event in self.events_of(line, payload)]
+
+    def payloads(self, line: object) -> list[Mapping[str, object]]:
+        """What a line holds: one payload, or as many spans as tell the usage of a call. Raises PayloadError."""
         payload = look_up(line, self.payload) if self.payload else line
         if not isinstance(payload, Mapping):
-            raise PayloadError(f"{self.payload}: no object there")
-        made: list[Event] = []
-        for one in spans(payload) if self.kind.by_span else [payload]:
-            readings = read_payload(self.kind, one)
-            texts, event_time_us = self._fields(line, one)
-            made.extend(self._event(reading, texts, event_time_us) for reading in readings)
-        yield from made
+            raise PayloadError(f"{self.payload or 'it'} is no JSON object")
+        return list(spans(payload)) if self.kind.by_span else [payload]
+
+    def events_of(self, line: object, payload: Mapping[str, object]) -> list[Event]:
+        """The events of one of its `payloads`. Raises PayloadError."""
+        texts, event_time_us = self._fields(payload if self.kind.by_span else line, payload)
+        return [self._event(reading, texts, event_time_us) for reading in read_payload(self.kind, payload)]
 
     def _event(self, reading: Reading, texts: Mapping[str, str], event_time_us: int) -> Event:
         usage = reading.meters if self.meters is None else fold(reading.meters, self.meters)
@@ -89,7 +91,7 @@ class Adapter:
             own["model"] = reading.model or own["model"]
         return Event(own, event_time_us, usage or {self.columns()[0]: 0}, reading.findings)
 
-    def _fields(self, line: Mapping[str, object], payload: Mapping[str, object]) -> tuple[dict[str, str], int]:
+    def _fields(self, line: object, payload: Mapping[str, object]) -> tuple[dict[str, str], int]:
         texts = {name: self._text(name, line, payload) for name in FIELDS if name != "time"}
         texts["source"] = texts["source"] or self.kind_name
         texts["service_tier"] = _TIERS.get(texts["service_tier"], texts["service_tier"])
@@ -99,7 +101,7 @@ class Adapter:
             raise PayloadError(f"no {', no '.join(missing)}: say where it stands, or what it is for all of them")
         return texts, time_us(time)
 
-    def _text(self, name: str, line: Mapping[str, object], payload: Mapping[str, object]) -> str:
+    def _text(self, name: str, line: object, payload: Mapping[str, object]) -> str:
         value = self._value(name, line, payload)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
@@ -107,13 +109,13 @@ class Adapter:
             raise PayloadError(f"{name}: {value!s:.40} is no text")
         return value or ""
 
-    def _value(self, name: str, line: Mapping[str, object], payload: Mapping[str, object]) -> object:
+    def _value(self, name: str, line: object, payload: Mapping[str, object]) -> object:
         if name in self.constants:
             return self.constants[name]
         if name in self.paths:
             found = [look_up(line, self.paths[name])]
         else:
-            found = [line.get(name)] if self.payload else []
+            found = [look_up(line, name)] if self.payload else []
             found += [look_up(payload, path) for path in self.kind.event.get(name, ())]
         found.append(self.defaults.get(name))
         return next((value for value in found if value not in (None, "")), None)

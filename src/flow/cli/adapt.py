@@ -3,7 +3,8 @@
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -19,23 +20,24 @@ from ..prices.book import load_price_book
 from .trace import report, write_with_progress
 
 _SHOWN = 10
-"""How many lines that no event could be made of are named; all of them go to --rejected."""
+"""How many payloads that no event could be made of are named; all of them go to --rejected."""
 
 
 @dataclass
 class _Tally:
     """What is said at the end."""
 
-    lines: int = 0
-    refused: list[str] = field(default_factory=list)
-    refused_lines: int = 0
+    payloads: int = 0
+    refused: int = 0
+    named: list[str] = field(default_factory=list)
     found: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """{(path, why): (payloads, quantity)}"""
 
     def refuse(self, message: str) -> None:
-        self.refused_lines += 1
-        if len(self.refused) < _SHOWN:
-            self.refused.append(message)
+        self.payloads += 1
+        self.refused += 1
+        if len(self.named) < _SHOWN:
+            self.named.append(message)
 
     def find(self, finding: Finding) -> None:
         why = "disagrees" if finding.why.startswith("is not") else finding.why
@@ -64,7 +66,7 @@ def adapt(
     prices: Annotated[
         Path | None, typer.Option(help="A price book: meters it has no price for are counted as what they are part of.")
     ] = None,
-    rejected: Annotated[Path | None, typer.Option(help="Where lines go that no event can be made of.")] = None,
+    rejected: Annotated[Path | None, typer.Option(help="Where payloads go that no event can be made of.")] = None,
     refuse_unknown: Annotated[
         bool, typer.Option("--refuse-unknown", help="Make no event of a payload with a count that no row reads.")
     ] = False,
@@ -89,9 +91,9 @@ def adapt(
             aside.close()
     report(written)
     _say_findings(tally, kind)
-    if tally.refused_lines:
+    if tally.refused:
         raise TallyflowError(
-            f"{tally.refused_lines:,} of {tally.lines:,} lines made no event:\n  " + "\n  ".join(tally.refused)
+            f"{tally.refused:,} of {tally.payloads:,} payloads made no event:\n  " + "\n  ".join(tally.named)
         )
 
 
@@ -106,25 +108,41 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
 def _events(
     adapter: Adapter, path: Path, tally: _Tally, aside: BinaryIO | None, refuse_unknown: bool
 ) -> Iterator[Event]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
+    for number, text in enumerate(_lines(path), 1):
+        if not text.strip():
             continue
-        tally.lines += 1
-        try:
-            events = list(adapter.events(_parsed(line)))
-            unread = [found for event in events for found in event.findings if found.quantity]
-            if refuse_unknown and unread:
-                raise PayloadError(f"{unread[0].path} is {unread[0].quantity}, and {unread[0].why}")
-        except PayloadError as error:
-            tally.refuse(f"{path}:{number}: {error}")
-            if aside is not None:
-                said = {"line": number, "reason": str(error), "payload": line.decode("utf-8", "replace").rstrip()}
-                aside.write(json.dumps(said).encode() + b"\n")
-            continue
-        for event in events:
-            for finding in event.findings:
-                tally.find(finding)
-        yield from events
+        line, payloads = None, []
+        with _refusing(tally, aside, path, number, text):
+            line = _parsed(text)
+            payloads = adapter.payloads(line)
+        for payload in payloads:
+            events: list[Event] = []
+            with _refusing(tally, aside, path, number, payload if adapter.kind.by_span else text):
+                made = adapter.events_of(line, payload)
+                unread = [found for event in made for found in event.findings if found.quantity]
+                if refuse_unknown and unread:
+                    raise PayloadError(f"{unread[0].path} is {unread[0].quantity}, and {unread[0].why}")
+                events = made
+            tally.payloads += bool(events)
+            for event in events:
+                for finding in event.findings:
+                    tally.find(finding)
+            yield from events
+
+
+@contextmanager
+def _refusing(
+    tally: _Tally, aside: BinaryIO | None, path: Path, number: int, payload: bytes | Mapping[str, object]
+) -> Iterator[None]:
+    """Counts, and keeps, what a PayloadError is raised for."""
+    try:
+        yield
+    except PayloadError as error:
+        tally.refuse(f"{path}:{number}: {error}")
+        if aside is not None:
+            line = payload if isinstance(payload, bytes) else json.dumps(payload, default=str).encode()
+            said = {"line": number, "reason": str(error), "payload": line.decode("utf-8", "replace").rstrip()}
+            aside.write(json.dumps(said).encode() + b"\n")
 
 
 def _parsed(line: bytes) -> object:
