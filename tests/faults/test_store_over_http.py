@@ -165,11 +165,10 @@ def test_row_5_a_signal_during_an_outage_ends_the_run_and_the_next_one_publishes
         # when a signal comes, then it ends, and says what is left where
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-    said = err.decode()
+    *_, said = err.decode().splitlines()
     assert process.returncode == 1, said
-    assert "stopped by a signal while the store took no blocks (store clickhouse://default@127.0.0.1" in said
+    assert "stopped by a signal, and the store has not taken all blocks within 1 s (store clickhouse://default@" in said
     assert f"wait in {pipeline.folder / 'state' / 'outbox'}: nothing is lost, the next run publishes them" in said
-    assert said.count("\n") == 2  # that the store is away was told when it was noticed
     assert front.tokens() == []
     # and the next run publishes that
     front.heal()

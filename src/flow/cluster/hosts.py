@@ -111,7 +111,7 @@ class RemoteCrew:
 
     def join(self, wire: Wire, processes: int) -> None:
         """The host has come; it has no processes."""
-        self._lose("has begun anew")
+        self.lose("has begun anew")
         self._wire, self.processes, self.ready = wire, processes, True
 
     def listen(self) -> None:
@@ -126,7 +126,7 @@ class RemoteCrew:
                     self.ready |= kind == "ready"
                     self._look = look_of(message) if kind == "look" else self._look
         except WireLost as lost:
-            self._lose(str(lost))
+            self.lose(str(lost))
 
     def start(self, attempt: Attempt, first: int) -> None:
         self._attempt, self.ready, self._look = attempt.number, False, Look()
@@ -141,7 +141,7 @@ class RemoteCrew:
             try:
                 self._wire.beat("beat", waiting_bytes=waiting_bytes)
             except WireLost as lost:
-                self._lose(str(lost))
+                self.lose(str(lost))
 
     def look(self) -> Look:
         return self._look
@@ -163,9 +163,10 @@ class RemoteCrew:
             try:
                 self._wire.send(kind, **content)
             except WireLost as lost:
-                self._lose(str(lost))
+                self.lose(str(lost))
 
-    def _lose(self, how: str) -> None:
+    def lose(self, how: str) -> None:
+        """It is not there any more, and has to come anew."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -199,7 +200,7 @@ class Gate:
         for wire in self._coming:
             wire.close()
         for crew in self.crews:
-            crew._lose("is left alone")
+            crew.lose("is left alone")
 
     def addresses(self, processes: int) -> list[str]:
         """Of all processes of all hosts; host 0 has this many. Raises ConfigError."""

@@ -132,7 +132,7 @@ class Publisher:
             if give_up_at is None and stopped():
                 give_up_at = time.monotonic() + wait_s
             if give_up_at is not None and time.monotonic() >= give_up_at:
-                raise self._unpublished()
+                raise self._unpublished(wait_s)
             self._thread.join(LOOK_S)
         self._thread = None
         self.check()
@@ -153,12 +153,13 @@ class Publisher:
             self._ending = True
             self._changed.notify()
 
-    def _unpublished(self) -> Unpublished:
+    def _unpublished(self, wait_s: int) -> Unpublished:
         with self._changed:
             blocks, folder = len(self._waiting), self._waiting[0][0].folder if self._waiting else ""
         return Unpublished(
-            f"stopped by a signal while the store took no blocks ({self.trouble or 'it has not answered yet'}); "
-            f"{blocks} of them wait in {folder}: nothing is lost, the next run publishes them"
+            f"stopped by a signal, and the store has not taken all blocks within {wait_s} s "
+            f"({self.trouble or 'it is slow, or does not answer'}); {blocks} of them wait in {folder}: nothing is "
+            "lost, the next run publishes them"
         )
 
     def _run(self) -> None:
