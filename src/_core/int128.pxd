@@ -25,6 +25,13 @@ cdef extern from *:
         }
         return __builtin_mul_overflow((tf_i128)quantity, rate, out);
     }
+    static inline int tf_i128_mul_wide(tf_i128 a, tf_i128 b, tf_i128 *out) { return __builtin_mul_overflow(a, b, out); }
+    /* How many packages of a size are begun by some units; neither is negative, and no size is 0. */
+    static inline tf_i128 tf_i128_started(tf_i128 units, int64_t size) { return units / size + (units % size != 0); }
+    static inline int64_t tf_int64_add_saturating(int64_t a, int64_t b) {
+        int64_t sum;
+        return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+    }
     static inline tf_i128 tf_i128_from_int64(int64_t value) { return (tf_i128)value; }
     static inline tf_u128 tf_u128_make(uint64_t hi, uint64_t lo) { return ((tf_u128)hi << 64) | lo; }
     static inline uint64_t tf_u128_lo(tf_u128 value) { return (uint64_t)value; }
@@ -41,6 +48,9 @@ cdef extern from *:
     ctypedef unsigned long long u128 "tf_u128"
     int i128_add "tf_i128_add"(i128 *acc, i128 value) nogil
     int i128_mul "tf_i128_mul"(long long quantity, i128 rate, i128 *out) nogil
+    int i128_mul_wide "tf_i128_mul_wide"(i128 a, i128 b, i128 *out) nogil
+    i128 i128_started "tf_i128_started"(i128 units, long long size) nogil
+    long long int64_add_saturating "tf_int64_add_saturating"(long long a, long long b) nogil
     i128 i128_from_int64 "tf_i128_from_int64"(long long value) nogil
     u128 u128_make "tf_u128_make"(unsigned long long hi, unsigned long long lo) nogil
     unsigned long long u128_lo "tf_u128_lo"(u128 value) nogil

@@ -4,13 +4,12 @@ UNPRICED: int
 UNBILLED: int
 PER_SHIFT: int
 CLASS_BITS: tuple[int, int, int, int]
-TIMES_MAX: int
-TABLES_MAX: int
 
 class RateTable:
     @property
     def meters(self) -> int: ...
     def __init__(self, meters: int) -> None: ...
+    def tell_profiles(self, profiles: list[int], pairs: list[tuple[int, int]]) -> None: ...
     def add_schedule(
         self, instants: list[int], offsets: list[int], today: bytes, after: bytes, holidays: list[int]
     ) -> int: ...

@@ -17,9 +17,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from .int128 cimport i128, i128_add, i128_from_int64, i128_load, i128_mul, i128_store, prefetch
+from .int128 cimport (
+    i128, i128_add, i128_from_int64, i128_load, i128_mul, i128_mul_wide, i128_started, i128_store, int64_add_saturating,
+    prefetch,
+)
 from .hash cimport fmix64
+from .hours cimport DAY_KINDS, DAY_MINUTES, Schedule, hours_hold, hours_open
 from .memory cimport grown as _grown
+from .rules cimport CHOICE, GRID, RATE, RATES, TABLES_MAX, TIERS, TIMES_MAX, Grid, Kind, Rule, Step, Timeline
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -27,8 +32,6 @@ SOURCE_HASH = CORE_SOURCE_HASH.decode()
 PRICED, UNPRICED, UNBILLED = 0, 1, 2
 PER_SHIFT = 2
 CLASS_BITS = (24, 20, 10, 10)  # customer, model, region, service_tier
-TIMES_MAX = 8
-TABLES_MAX = 4
 
 cdef enum:
     F_UNPRICED = 1
@@ -38,88 +41,11 @@ cdef enum:
     T_UNBILLED = -2
     MISSING_MAX = 65536
     BLOCK = 32
-    C_TIMES_MAX = 8
-    C_TABLES_MAX = 4
-    HOLIDAY = 7
-    MINUTES = 1440
-
-cdef enum:
     ERROR_OVERFLOW = 1
-
-cdef enum Kind:
-    SIMPLE
-    CHOICE
-    GRID
-
-cdef extern from *:
-    """
-    /* Both return 1 on overflow. Units are never negative, a size never 0. */
-    static inline int tf_wide_mul(__int128 a, __int128 b, __int128 *out) { return __builtin_mul_overflow(a, b, out); }
-    static inline int64_t tf_saturating_add(int64_t a, int64_t b) {
-        int64_t sum;
-        return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
-    }
-    static inline __int128 tf_started(__int128 units, int64_t size) { return units / size + (units % size != 0); }
-    """
-    int wide_mul "tf_wide_mul"(i128 a, i128 b, i128 *out) nogil
-    int64_t saturating_add "tf_saturating_add"(int64_t a, int64_t b) nogil
-    i128 started "tf_started"(i128 units, int64_t size) nogil
 
 cdef struct Combination:
     uint64_t packed_plus_one  # 0 is an empty slot
     int64_t base  # of its vector, in `timeline_of`
-
-cdef struct Timeline:
-    int64_t last_from_us  # the last step, which most events are in
-    int64_t start
-    int32_t last_rule
-    int32_t steps
-
-cdef struct Step:
-    int64_t from_us
-    int64_t rule
-
-cdef struct Rule:
-    i128 rate  # SIMPLE
-    int32_t kind
-    int32_t flag  # what a priced item's flag is
-    int32_t schedule  # CHOICE
-    int32_t within
-    int32_t otherwise
-    int32_t grid  # GRID
-
-cdef struct Table:
-    int64_t start  # into `numbers`
-    int32_t meter
-    int32_t values
-    int32_t otherwise  # the index of any other quantity; -1: there is no price for it
-    int32_t stride  # in cells
-
-cdef struct Grid:
-    int64_t cells  # into `cells`
-    int64_t thresholds  # into `numbers`
-    int64_t package  # units of a package; 0: units are paid for
-    int64_t context  # into `numbers`: for each book meter 0, or its place in the context, from 1; -1 without tiers
-    int32_t tiers
-    int32_t part
-    int32_t times_count
-    int32_t table_count
-    int32_t times[C_TIMES_MAX]
-    Table tables[C_TABLES_MAX]
-
-cdef struct Schedule:
-    int64_t first  # of its offsets, in `numbers`: instants (seconds), then offsets (seconds)
-    int64_t offsets
-    int64_t holidays  # in `numbers`: local days since 1970-01-01, ascending
-    int64_t holiday_count
-    int64_t valid_from  # seconds: where the offset that was last used holds
-    int64_t valid_to
-    int64_t offset
-    int64_t day  # the day whose kinds were last looked up
-    int32_t kind
-    int32_t kind_before
-    uint8_t today[8][MINUTES]  # by the kind of day and minute
-    uint8_t after[8][MINUTES]  # the same for what began the day before, by that day's kind
 
 cdef struct Event:  # the one that is rated
     const int32_t *meter
@@ -130,6 +56,9 @@ cdef struct Event:  # the one that is rated
     int64_t end
     int64_t context  # the one whose sum is known
     int64_t context_sum
+    int64_t thresholds  # and those by which its tier is known
+    int32_t tiers
+    int32_t tier
 
 
 cdef inline uint64_t pack(int64_t customer, int64_t model, int64_t region, int64_t tier) noexcept nogil:
@@ -156,6 +85,9 @@ cdef class RateTable:
     cdef Combination *table
     cdef uint64_t mask
     cdef int64_t used
+    cdef int32_t *profile  # of each customer class
+    cdef uint64_t *pairs  # (customer << 20 | model) of the pairs that rows name; 0 is an empty slot
+    cdef uint64_t pair_mask
     cdef int32_t *timeline_of
     cdef int64_t vectors
     cdef Timeline *timelines
@@ -170,18 +102,22 @@ cdef class RateTable:
     cdef int64_t cell_count
     cdef int64_t *numbers
     cdef int64_t number_count
+    cdef dict runs  # of numbers: where each begins
     cdef Schedule *schedules
     cdef int64_t schedule_count
 
     def __cinit__(self, int64_t meters):
         self.meters = meters
-        self.mask = 1023
+        self.mask, self.runs = 1023, {}
         self.table = <Combination *>calloc(self.mask + 1, sizeof(Combination))
         if self.table == NULL:
             raise MemoryError()
+        self.tell_profiles([0], [])
 
     def __dealloc__(self):
         free(self.table)
+        free(self.profile)
+        free(self.pairs)
         free(self.timeline_of)
         free(self.timelines)
         free(self.steps)
@@ -193,8 +129,34 @@ cdef class RateTable:
 
     # -- what the book says, piece by piece
 
+    def tell_profiles(self, list profiles not None, list pairs not None):
+        """The profile of each customer class, and the (customer class, model class) that some row names together."""
+        cdef uint64_t size = 64, pair, at
+        cdef int64_t i
+        while size < 4 * <uint64_t>len(pairs):
+            size *= 2
+        free(self.pairs)
+        self.pairs = <uint64_t *>calloc(size, sizeof(uint64_t))
+        if self.pairs == NULL:
+            raise MemoryError()
+        self.pair_mask = size - 1
+        for customer, model in pairs:
+            pair = <uint64_t>customer << 20 | <uint64_t>model
+            at = fmix64(pair) & self.pair_mask
+            while self.pairs[at]:
+                at = (at + 1) & self.pair_mask
+            self.pairs[at] = pair
+        self.profile = <int32_t *>_grown(self.profile, len(profiles) * sizeof(int32_t))
+        for i, number in enumerate(profiles):
+            self.profile[i] = number
+
     cdef int64_t _add_numbers(self, list values) except -1:
+        """Where these numbers are among all; equal runs are there once."""
         cdef int64_t first = self.number_count, i, n = len(values)
+        run = tuple(values)
+        if run in self.runs:
+            return self.runs[run]
+        self.runs[run] = first
         self.numbers = <int64_t *>_grown(self.numbers, (first + n + 1) * sizeof(int64_t))
         for i in range(n):
             self.numbers[first + i] = values[i]
@@ -224,17 +186,17 @@ cdef class RateTable:
         `holidays` ascending local days since 1970-01-01.
         """
         cdef Schedule *schedule
-        if len(instants) != len(offsets) or not instants or not len(today) == len(after) == 8 * MINUTES:
+        if len(instants) != len(offsets) or not instants or not len(today) == len(after) == DAY_KINDS * DAY_MINUTES:
             raise ValueError("an offset for each instant and 8 x 1440 minutes are expected")
         self.schedules = <Schedule *>_grown(self.schedules, (self.schedule_count + 1) * sizeof(Schedule))
         schedule = &self.schedules[self.schedule_count]
-        schedule.first = self._add_numbers(instants + offsets)
-        schedule.offsets = len(instants)
+        hours_open(schedule)
+        schedule.instants = self._add_numbers(instants + offsets)
+        schedule.count = len(instants)
         schedule.holidays = self._add_numbers(holidays)
         schedule.holiday_count = len(holidays)
-        schedule.valid_from, schedule.valid_to, schedule.day = 0, -1, -(1 << 40)
-        memcpy(schedule.today, <const char *>today, 8 * MINUTES)
-        memcpy(schedule.after, <const char *>after, 8 * MINUTES)
+        memcpy(schedule.today, <const char *>today, DAY_KINDS * DAY_MINUTES)
+        memcpy(schedule.after, <const char *>after, DAY_KINDS * DAY_MINUTES)
         self.schedule_count += 1
         return self.schedule_count - 1
 
@@ -248,9 +210,12 @@ cdef class RateTable:
         """A rule: 16 little-endian bytes times the quantity, in units of the number `per`."""
         if len(rate) != 16 or not 0 <= per < 64:
             raise ValueError("16 bytes and the number of one of 64 denominators are expected")
-        cdef Rule *rule = self._new_rule(SIMPLE)
-        rule.rate = i128_load(<const char *>rate)
-        rule.flag = per << F_PER_SHIFT
+        cdef Rule *rule
+        value = int.from_bytes(rate, "little", signed=True)
+        if not -(1 << 63) <= value < 1 << 63:
+            return self.add_grid(rate, per, [], -1, False, 0, [], [])
+        rule = self._new_rule(RATE)
+        rule.rates[0], rule.flag = value, per << F_PER_SHIFT
         return self.rule_count - 1
 
     def add_choice(self, int schedule, int within, int otherwise):
@@ -260,7 +225,7 @@ cdef class RateTable:
         if not 0 <= schedule < self.schedule_count:
             raise ValueError(f"there is no schedule {schedule}")
         cdef Rule *rule = self._new_rule(CHOICE)
-        rule.schedule, rule.within, rule.otherwise = schedule, within, otherwise
+        rule.what, rule.within, rule.otherwise = schedule, within, otherwise
         return self.rule_count - 1
 
     def add_grid(
@@ -276,7 +241,7 @@ cdef class RateTable:
         cdef Rule *rule
         cdef int i
         cdef int64_t stride = len(thresholds) + 1
-        if len(times) > C_TIMES_MAX or len(tables) > C_TABLES_MAX or not 0 <= per < 64 or package < 0:
+        if len(times) > TIMES_MAX or len(tables) > TABLES_MAX or not 0 <= per < 64 or package < 0:
             raise ValueError("too many factors, or an impossible package or denominator")
         if not -1 <= context < self.number_count or (context < 0 and len(thresholds) > 0):
             raise ValueError("thresholds need a context")
@@ -300,9 +265,18 @@ cdef class RateTable:
         memcpy(self.cells + 16 * self.cell_count, <const char *>cells, 16 * stride)
         grid.cells = self.cell_count
         self.cell_count += stride
-        rule = self._new_rule(GRID)
-        rule.grid, rule.flag = self.grid_count, per << F_PER_SHIFT
-        self.grid_count += 1
+        rates = [int.from_bytes(cells[16 * i : 16 * i + 16], "little", signed=True) for i in range(stride)]
+        small = all(-(1 << 63) <= rate < 1 << 63 for rate in rates)
+        if 1 < grid.tiers <= RATES and small and not (part or package or times or tables):
+            rule = self._new_rule(TIERS)
+            rule.what, rule.within, rule.tiers = context, grid.thresholds, grid.tiers
+            for i in range(grid.tiers):
+                rule.rates[i] = rates[i]
+        else:
+            rule = self._new_rule(GRID)
+            rule.what = self.grid_count
+            self.grid_count += 1
+        rule.flag = per << F_PER_SHIFT
         return self.rule_count - 1
 
     def add_timeline(self, list from_us not None, list rules not None):
@@ -320,7 +294,9 @@ cdef class RateTable:
             self.steps[self.step_count + i].rule = rules[i]
         line = &self.timelines[self.timeline_count]
         line.start, line.steps = self.step_count, n
-        line.last_from_us, line.last_rule = from_us[n - 1], rules[n - 1]
+        line.last_from_us, line.last_rule, line.before_from_us, line.before_rule = from_us[n - 1], rules[n - 1], 0, -1
+        if n > 1:
+            line.before_from_us, line.before_rule = from_us[n - 2], rules[n - 2]
         self.step_count += n
         self.timeline_count += 1
         return self.timeline_count - 1
@@ -374,42 +350,15 @@ cdef class RateTable:
 
     # -- the kernel
 
-    cdef bint _within(self, Schedule *schedule, int64_t time_us) noexcept nogil:
-        cdef int64_t second = time_us // 1000000, low, high, middle, local, day, minute
-        cdef const int64_t *instants
-        if not (schedule.valid_from <= second < schedule.valid_to):
-            instants = self.numbers + schedule.first
-            low, high = 0, schedule.offsets
-            while high - low > 1:
-                middle = (low + high) // 2
-                if instants[middle] <= second:
-                    low = middle
-                else:
-                    high = middle
-            schedule.valid_from = instants[low]
-            schedule.valid_to = instants[low + 1] if low + 1 < schedule.offsets else <int64_t>1 << 62
-            schedule.offset = instants[schedule.offsets + low]
-        # Days of a west longitude may begin before 1970: counted from ten days earlier, all numbers are positive.
-        local = second + schedule.offset + 864000
-        day, minute = local // 86400 - 10, local % 86400 // 60
-        if day != schedule.day:
-            schedule.day = day
-            schedule.kind, schedule.kind_before = self._kind(schedule, day), self._kind(schedule, day - 1)
-        return schedule.today[schedule.kind][minute] | schedule.after[schedule.kind_before][minute]
-
-    cdef int32_t _kind(self, Schedule *schedule, int64_t day) noexcept nogil:
-        """The kind of a local day since 1970-01-01, which was a Thursday."""
-        cdef const int64_t *holidays = self.numbers + schedule.holidays
-        cdef int64_t low = 0, high = schedule.holiday_count, middle
-        while low < high:
-            middle = (low + high) // 2
-            if holidays[middle] < day:
-                low = middle + 1
-            else:
-                high = middle
-        if low < schedule.holiday_count and holidays[low] == day:
-            return HOLIDAY
-        return <int32_t>((day + 10) % 7)
+    cdef inline int64_t _customer(self, int64_t customer, int64_t model) noexcept nogil:
+        """The class that a customer is looked up as beside a model."""
+        cdef uint64_t pair = <uint64_t>customer << 20 | <uint64_t>model
+        cdef uint64_t at = fmix64(pair) & self.pair_mask
+        while self.pairs[at]:
+            if self.pairs[at] == pair:
+                return customer
+            at = (at + 1) & self.pair_mask
+        return self.profile[customer]
 
     cdef int64_t _context(self, Event *event, int64_t context) noexcept nogil:
         """The quantities of the meters of a context together; at most INT64_MAX, which is above every threshold."""
@@ -420,9 +369,22 @@ cdef class RateTable:
             for j in range(event.first, event.end):
                 meter = event.book_meter[event.meter[j]]
                 if meter >= 0 and members[meter]:
-                    total = saturating_add(total, event.quantity[j])
+                    total = int64_add_saturating(total, event.quantity[j])
             event.context, event.context_sum = context, total
         return event.context_sum
+
+    cdef inline int32_t _tier(
+        self, Event *event, int64_t context, int64_t thresholds, int32_t tiers
+    ) noexcept nogil:
+        """The number of the tier that an event's context is in: mostly the same for all its meters."""
+        cdef int64_t size
+        cdef int32_t i
+        if event.context != context or event.thresholds != thresholds or event.tiers != tiers:
+            size = self._context(event, context)
+            event.thresholds, event.tiers, event.tier = thresholds, tiers, 0
+            for i in range(tiers - 1):  # to the end: a few comparisons cost less than a branch foreseen wrongly
+                event.tier += size > self.numbers[thresholds + i]
+        return event.tier
 
     cdef int64_t _before(self, Event *event, int64_t context, int32_t own) noexcept nogil:
         """How much of a context stands before a meter's own units."""
@@ -432,7 +394,7 @@ cdef class RateTable:
         for j in range(event.first, event.end):
             meter = event.book_meter[event.meter[j]]
             if meter >= 0 and members[meter] and members[meter] < members[own]:
-                total = saturating_add(total, event.quantity[j])
+                total = int64_add_saturating(total, event.quantity[j])
         return total
 
     cdef int _grid(
@@ -440,19 +402,18 @@ cdef class RateTable:
     ) noexcept nogil:
         """The amount of a quantity by a grid of rates."""
         cdef const char *cell = self.cells + 16 * grid.cells
-        cdef const int64_t *thresholds = self.numbers + grid.thresholds
         cdef const int64_t *values
         cdef i128 units = i128_from_int64(quantity)
-        cdef int64_t other, context
-        cdef int32_t i, at, tier = 0
+        cdef int64_t other
+        cdef int32_t i, j, at
         priced[0] = True
         for i in range(grid.table_count):
             at = grid.tables[i].otherwise
             if quantity_of(event, grid.tables[i].meter, &other):
                 values = self.numbers + grid.tables[i].start
-                for tier in range(grid.tables[i].values):
-                    if values[tier] == other:
-                        at = tier
+                for j in range(grid.tables[i].values):
+                    if values[j] == other:
+                        at = j
                         break
             if at < 0:
                 priced[0] = False
@@ -461,16 +422,13 @@ cdef class RateTable:
         if grid.part:
             return self._parts(event, grid, cell, meter, quantity, amount)
         for i in range(grid.times_count):
-            if quantity_of(event, grid.times[i], &other) and wide_mul(units, i128_from_int64(other), &units):
+            if quantity_of(event, grid.times[i], &other) and i128_mul_wide(units, i128_from_int64(other), &units):
                 return ERROR_OVERFLOW
         if grid.package:
-            units = started(units, grid.package)
+            units = i128_started(units, grid.package)
         if grid.tiers > 1:
-            context, tier = self._context(event, grid.context), 0
-            while tier < grid.tiers - 1 and context > thresholds[tier]:
-                tier += 1
-            cell += 16 * tier
-        return ERROR_OVERFLOW if wide_mul(units, i128_load(cell), amount) else 0
+            cell += 16 * self._tier(event, grid.context, grid.thresholds, grid.tiers)
+        return ERROR_OVERFLOW if i128_mul_wide(units, i128_load(cell), amount) else 0
 
     cdef int _parts(
         self, Event *event, Grid *grid, const char *cell, int32_t meter, int64_t quantity, i128 *amount
@@ -488,7 +446,7 @@ cdef class RateTable:
             if i128_mul(part, i128_load(cell + 16 * tier), &product) or i128_add(amount, product):
                 return ERROR_OVERFLOW
             left -= part
-            place = saturating_add(place, part)
+            place = int64_add_saturating(place, part)
         return 0
 
     cdef int _rate(
@@ -499,7 +457,8 @@ cdef class RateTable:
         cdef Rule *rule
         cdef int64_t step, chosen
         cdef i128 product = i128_from_int64(0)
-        cdef bint priced = True
+        cdef bint priced = True, within
+        cdef int32_t tier
         i128_store(amount, product)
         if number < 0:
             flag[0] = F_UNBILLED if number == T_UNBILLED else F_UNPRICED
@@ -507,22 +466,26 @@ cdef class RateTable:
         line = &self.timelines[number]
         chosen = line.last_rule
         if event.time_us < line.last_from_us:
-            step = line.start + line.steps - 2
-            while step >= line.start and self.steps[step].from_us > event.time_us:
-                step -= 1
-            chosen = self.steps[step].rule if step >= line.start else -1
+            chosen = line.before_rule
+            if event.time_us < line.before_from_us:
+                step = line.start + line.steps - 3
+                while step >= line.start and self.steps[step].from_us > event.time_us:
+                    step -= 1
+                chosen = self.steps[step].rule if step >= line.start else -1
         while chosen >= 0 and self.rules[chosen].kind == CHOICE:
             rule = &self.rules[chosen]
-            chosen = rule.within if self._within(&self.schedules[rule.schedule], event.time_us) else rule.otherwise
+            within = hours_hold(&self.schedules[rule.what], self.numbers, event.time_us)
+            chosen = rule.within if within else rule.otherwise
         if chosen < 0:
             flag[0] = F_UNPRICED
             return 0
         rule = &self.rules[chosen]
-        if rule.kind == SIMPLE:
-            if i128_mul(quantity, rule.rate, &product):
+        if rule.kind == GRID:
+            if self._grid(event, &self.grids[rule.what], meter, quantity, &product, &priced):
                 return ERROR_OVERFLOW
-        elif self._grid(event, &self.grids[rule.grid], meter, quantity, &product, &priced):
-            return ERROR_OVERFLOW
+        else:
+            tier = self._tier(event, rule.what, rule.within, rule.tiers) if rule.kind == TIERS else 0
+            i128_mul(quantity, i128_from_int64(rule.rates[tier]), &product)  # of 64 bits each: it fits
         i128_store(amount, product)
         flag[0] = <uint8_t>rule.flag if priced else F_UNPRICED
         return 0
@@ -532,7 +495,7 @@ cdef class RateTable:
     ) noexcept nogil:
         cdef int64_t j
         cdef int error
-        event.context = -1
+        event.context = event.thresholds = -1
         for j in range(event.first, event.end):
             error = self._rate(
                 event, base, event.book_meter[event.meter[j]], event.quantity[j], amounts + 16 * j, flags + j
@@ -558,7 +521,7 @@ cdef class RateTable:
         cdef const uint32_t *chosen = <const uint32_t *>selection
         cdef const int64_t *time_us = <const int64_t *>event_time_us
         cdef const int32_t *starts = <const int32_t *>usage_offsets
-        cdef int64_t i = 0, n, count, row = 0
+        cdef int64_t i = 0, n, count, model, row = 0
         cdef int d, error = 0
         cdef uint64_t packed[BLOCK]
         cdef Combination *entry
@@ -574,8 +537,9 @@ cdef class RateTable:
                 count = min(<int64_t>BLOCK, rows - i)
                 for n in range(count):
                     row = chosen[i + n] if chosen != NULL else i + n
+                    model = classes[1][index[1][row]]
                     packed[n] = pack(
-                        classes[0][index[0][row]], classes[1][index[1][row]], classes[2][index[2][row]],
+                        self._customer(classes[0][index[0][row]], model), model, classes[2][index[2][row]],
                         classes[3][index[3][row]],
                     )
                     prefetch(&self.table[fmix64(packed[n]) & self.mask])

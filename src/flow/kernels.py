@@ -226,6 +226,7 @@ class RateTable:
 
     def __init__(self, meters: int) -> None:
         self._table = _rate.RateTable(meters)
+        self.tell_profiles = self._table.tell_profiles
         self.add_schedule = self._table.add_schedule
         self.add_context = self._table.add_context
         self.add_choice = self._table.add_choice

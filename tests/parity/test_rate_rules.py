@@ -282,6 +282,26 @@ def test_credits_and_ends() -> None:
     check(prices, events)
 
 
+def test_customers_are_alike_only_where_no_row_names_their_model() -> None:
+    names = [f"c{n}" for n in range(12)]
+    rows = ['meter: a, per: 1, price: "1"', 'meter: a, per: 1, price: "5", model: m']
+    rows += [f'meter: a, per: 1, price: "{7 + n}", model: m, customer: c{n}' for n in range(0, 12, 2)]
+    rows += [f'meter: a, per: 1, price: "3", service_tier: batch, customer: c{n}, model: k' for n in range(0, 12, 3)]
+    rest = "adjustments:\n" + "".join(
+        f'  - {{customer: {name}, percent: "{-10 * (n % 3)}", from: 2026-01-01T00:00:00Z}}\n'
+        for n, name in enumerate(names)
+    )
+    prices = book(*rows, rest=rest)
+    assert len(set(prices.profiles().values())) == 3
+    events = [
+        event({"a": 1}, model=model, customer=name, service_tier=tier)
+        for name in [*names, "nobody"]
+        for model in ("m", "k", "")
+        for tier in ("", "batch")
+    ]
+    check(prices, events)
+
+
 # ---- Everything at once ----
 
 CLAUSES = (
@@ -302,12 +322,14 @@ CLAUSES = (
 ROW = st.tuples(
     st.sampled_from(CLAUSES),
     st.sampled_from([None, "x", "y"]),
-    st.sampled_from([None, "x"]),
+    st.sampled_from([None, "x", "y"]),
     st.sampled_from(["2026-01-01", "2026-02-01", "2026-03-01"]),
     st.sampled_from([None, None, "night", "work"]),
 )
 ADJUSTMENT = st.tuples(
-    st.sampled_from(["model: x", "customer: x", "customer: x, model: y", "region: eu", "customer: x, meter: a"]),
+    st.sampled_from(
+        ["model: x", "customer: x", "customer: y", "customer: x, model: y", "region: eu", "customer: x, meter: a"]
+    ),
     st.sampled_from(["-10", "33.3", "0", "-99"]),
     st.sampled_from(["2026-01-01", "2026-02-01"]),
 )
@@ -351,7 +373,7 @@ def test_rules_are_oracle(rows: list[tuple[str | None, ...]], adjustments: list[
             + rng.choice((-1, 0, 1)),
             usage=[(meter, rng.randrange(8)) for meter in rng.sample("abcde", rng.randint(1, 5))],
             model=rng.choice(["x", "y", ""]),
-            customer=rng.choice(["x", "z"]),
+            customer=rng.choice(["x", "y", "z"]),
             region=rng.choice(["", "eu"]),
         )
         for _ in range(24)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -67,9 +67,28 @@ class PriceBook:
         object.__setattr__(self, "_prices", _Rows(self.prices))
         object.__setattr__(self, "_adjustments", _Rows(self.adjustments))
 
-    def match(self, names: Selector) -> Match:
-        """What of the book is for events with these values of NARROWING."""
-        return self._prices.matching(names), self._adjustments.matching(names)
+    def match(self, names: Selector, *, pairs: bool = True) -> Match:
+        """What of the book is for events with these values of NARROWING; without `pairs`, leaving out what names both
+        the model and the customer."""
+        return self._prices.matching(names, pairs), self._adjustments.matching(names, pairs)
+
+    def profiles(self) -> dict[str, object]:
+        """For each customer that is named, what the rows say that name it and no model; equal where they say the
+        same."""
+        found: dict[str, list[object]] = {}
+        for rows in (self.prices, self.adjustments):
+            for row in rows:
+                model, service_tier, region, customer = row.selector
+                if customer is not None:
+                    said = found.setdefault(customer, [])
+                    if model is None:
+                        said.append(replace(row, selector=(None, service_tier, region, None), line=0))
+        return {customer: frozenset(said) for customer, said in found.items()}
+
+    def pairs(self) -> set[tuple[str, str]]:
+        """(customer, model) of the rows that name both."""
+        rows = (*self.prices, *self.adjustments)
+        return {(row.selector[3], row.selector[0]) for row in rows if row.selector[3] and row.selector[0]}
 
     def timeline(self, meter: str, *, model: str, service_tier: str, region: str, customer: str) -> Timeline:
         """What holds when for a meter of such events; the narrowest price in force wins.
@@ -178,9 +197,11 @@ class _Rows(Generic[Row]):
             self._found.setdefault(row.selector, {}).setdefault(row.meter, []).append(row)
         self._shapes = sorted({tuple(value is not None for value in selector) for selector in self._found})
 
-    def matching(self, names: Selector) -> tuple[Selector, ...]:
+    def matching(self, names: Selector, pairs: bool) -> tuple[Selector, ...]:
         found = []
         for model, service_tier, region, customer in self._shapes:
+            if model and customer and not pairs:
+                continue
             selector = (
                 names[0] if model else None,
                 names[1] if service_tier else None,

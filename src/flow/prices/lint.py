@@ -123,7 +123,7 @@ def _jump(row: Price, before: Price, than: str) -> Iterator[Finding]:
     new, old = row.rate_femto, before.rate_femto
     if new <= 0 or old <= 0:
         return
-    times = max(new / Fraction(old), old / Fraction(new))
+    times = max(Fraction(new, old), Fraction(old, new))
     if times >= JUMP_MAX:
         more = "more" if new > old else "less"
         yield Finding(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
+from functools import lru_cache
 
 FEMTO = 10**15
 """Rates and amounts are counted in 10^-15 currency units."""
@@ -134,6 +135,7 @@ def named_by(meter: str | None, selector: Selector) -> frozenset[str]:
     return frozenset(given if meter is None else ["meter", *given])
 
 
+@lru_cache(maxsize=1 << 16)
 def rate_femto(price: str, per: int) -> Fraction:
     """price / per in 10^-15 currency units, exact."""
     return Fraction(price) * FEMTO / per

@@ -8,6 +8,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from .price import Price, Schedule, rate_femto
 
@@ -68,6 +69,7 @@ Node = Rule | Switch | None
 FREE = Rule((Fraction(0),))
 
 
+@lru_cache(maxsize=1 << 16)
 def rule_of(price: Price) -> Rule:
     """What a price says, before adjustments."""
     tiers = [price.rate_femto, *(rate_femto(t.price, 1 if price.started else t.per) for t in price.tiers)]

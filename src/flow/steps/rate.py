@@ -50,6 +50,7 @@ class Rater:
             if len(values) >= 1 << bits:
                 raise ConfigError(f"a price book can name at most {(1 << bits) - 1} values of {name}")
         self._table = RateTable(len(self._meters))
+        self._profiled = self._tell_profiles()
         self._vectors: dict[Match, int] = {}
         self._timelines: dict[tuple[tuple[int, Node], ...], int] = {}
         self._rules: dict[Node, int] = {None: RateTable.UNPRICED}
@@ -110,15 +111,35 @@ class Rater:
 
     # -- compiling
 
+    def _tell_profiles(self) -> list[str]:
+        """Tells the table which customers are alike where no row names their model; returns one customer of each kind,
+        whose classes follow those of the customers."""
+        customers, models = ({name: n for n, name in enumerate(of.to_pylist(), 1)} for of in self._named[:2])
+        profiles = self.book.profiles()
+        kinds: dict[object, tuple[int, str]] = {}
+        numbers = [0] * (len(customers) + 1)
+        for customer, number in customers.items():
+            said = profiles[customer]
+            if said:
+                kind = kinds.setdefault(said, (len(kinds) + len(customers) + 1, customer))
+                numbers[number] = kind[0]
+        pairs = [(customers[customer], models[model]) for customer, model in self.book.pairs()]
+        self._table.tell_profiles(numbers, pairs)
+        return [customer for _, customer in kinds.values()]
+
     def _match(self, combination: int) -> Match:
         """What of the book is for one combination of classes."""
-        names = {}
+        names, pairs = {}, True
         for n in reversed(range(len(_CLASSED))):
             number = combination & ((1 << CLASS_BITS[n]) - 1)
             combination >>= CLASS_BITS[n]
+            named = self._named[n]
             # No price can name the empty string: it stands for every value outside the book.
-            names[_CLASSED[n]] = self._named[n][number - 1].as_py() if number else ""
-        return self.book.match((names["model"], names["service_tier"], names["region"], names["customer"]))
+            names[_CLASSED[n]] = named[number - 1].as_py() if 0 < number <= len(named) else ""
+            if number > len(named):
+                names[_CLASSED[n]], pairs = self._profiled[number - len(named) - 1], False
+        selector = (names["model"], names["service_tier"], names["region"], names["customer"])
+        return self.book.match(selector, pairs=pairs)
 
     def _vector(self, match: Match) -> int:
         """The number of the timelines of all book meters for one match."""
