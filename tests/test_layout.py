@@ -60,6 +60,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
+    "bytewax_run": ("cli", "bytewax"),
 }
 
 NO_FLOAT_ROOMS = (
