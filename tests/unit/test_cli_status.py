@@ -1,9 +1,13 @@
 """The screen of `tallyflow status`."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+import flow.cli.status as cli
 from flow.cli.status import page
 from flow.metrics.depth import Depth
 from flow.metrics.status import Measured, Status, View
@@ -60,3 +64,21 @@ def test_without_metrics_the_state_directory_is_shown() -> None:
     text = shown(replace(STATUS, running=False, holder="", measured=None, why_not="no `metrics` in the config"))
     assert "not running" in text and "3 blocks" in text
     assert "no `metrics` in the config: this is what the state directory shows" in text
+
+
+def test_it_goes_on_until_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([STATUS, replace(STATUS, at_s=STATUS.at_s + 2, measured=replace(MEASURED, read=305))])
+    waits = iter([2])
+
+    def sleep(seconds: int) -> None:
+        if next(waits, None) != seconds:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setattr(cli, "load_config", lambda path: None)
+    monkeypatch.setattr(cli, "status_of", lambda config: next(looks))
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    cli.status(tmp_path / "c.yaml", once=False, format_=cli.Format.TABLE, every_s=2)
+    assert "100 events/s" in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
