@@ -1,55 +1,75 @@
-# The groups of one grain (minutes or days): an open-addressing table of 32-byte entries, two thirds full at most, and
-# the records that hold the sums, end to end in the order in which they were begun.
+# The groups of one grain (minutes or days): an open-addressing table of 16-byte entries, two thirds full at most, and
+# the records that hold the sums, end to end in the order in which they were begun, each on cache lines of its own.
 #
-#     record = key u32 | window u32 | events u64 | digest u128 | quantity i128 x k | amount i128 x (k + 1)
+#     record = lo u64 | hi u64 | shape u32 | window u32 | events u64 | digest u128 | codes i32 x 6
+#              | quantity i128 x k | amount i128 x (k + 1), padded to 64 bytes
 #
-# Inline functions on a struct, and no class of its own, because `groups_find` is the hottest call of combine.pyx.
+# (lo, hi, shape, window) is what a group is told apart by; the entry holds a hash of it, so that a probe that misses
+# the cache is followed by no second one: whoever has the place prefetches the record and compares later.
+# Inline functions on a struct, and no class of its own, because these are the hottest calls of combine.pyx.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .hash cimport fmix64
-from .int128 cimport i128, i128_add, i128_load, i128_store
-from .memory cimport table_alloc, table_free
+from .int128 cimport i128, i128_add, i128_load, i128_store, prefetch
+from .memory cimport arena_grow, table_alloc, table_free
 
 cdef enum:
-    HEADER = 32
+    CODES = 6  # one a dimension
+    HEADER = 72
+    LINE = 64
     FIRST_ENTRIES = 4096
     FIRST_BYTES = 1 << 20
     ERROR_MEMORY = 1
     ERROR_OVERFLOW = 2
 
 cdef struct Entry:
-    uint64_t lo  # of the dimensions hash
-    uint64_t hi
-    uint32_t shape
-    uint32_t window
+    uint64_t hashed
     int64_t place_plus_one  # 0 is an empty entry
 
 cdef struct Record:
-    uint32_t key
+    uint64_t lo
+    uint64_t hi
+    uint32_t shape
     uint32_t window
     uint64_t events
     char digest[16]
+    int32_t codes[CODES]
+
+cdef struct Group:  # what a record is told apart by
+    uint64_t hashed
+    uint64_t lo
+    uint64_t hi
+    uint32_t shape
+    uint32_t window
 
 cdef struct Groups:
     Entry *entries
     uint64_t mask
     int64_t count
+    int64_t more_rows  # rows of the store that its groups leave as, beyond one each
+    uint32_t first_window  # the lowest and the highest that were begun
+    uint32_t last_window
     char *records
     int64_t used
     int64_t size
-    int64_t *places  # of each record, in the order in which they were begun
-    int64_t places_size
 
 
 cdef inline int64_t record_bytes(int64_t meters) noexcept nogil:
-    return HEADER + 16 * (2 * meters + 1)
+    return (HEADER + 16 * (2 * meters + 1) + LINE - 1) & -LINE
 
 
-cdef inline Record *record_at(Groups *groups, int64_t number) noexcept nogil:
-    return <Record *>(groups.records + groups.places[number])
+cdef inline Record *record_at(Groups *groups, int64_t place) noexcept nogil:
+    return <Record *>(groups.records + place)
+
+
+cdef inline void prefetch_record(Groups *groups, int64_t place, int64_t bytes_each) noexcept nogil:
+    """The first three lines of a record: all of it up to three meters."""
+    prefetch(groups.records + place)
+    prefetch(groups.records + place + LINE)
+    if bytes_each > 2 * LINE:
+        prefetch(groups.records + place + 2 * LINE)
 
 
 cdef inline int add_at(char *sum, i128 value) noexcept nogil:
@@ -60,8 +80,15 @@ cdef inline int add_at(char *sum, i128 value) noexcept nogil:
     return 0
 
 
-cdef inline uint64_t entry_hash(uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
-    return fmix64(lo ^ (hi >> 32) ^ ((<uint64_t>shape << 32 | window) * <uint64_t>0x9E3779B97F4A7C15))
+cdef inline uint64_t group_hash(uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window) noexcept nogil:
+    return fmix64(lo ^ (hi >> 32) ^ (hi << 32) ^ ((<uint64_t>shape << 32 | window) * <uint64_t>0x9E3779B97F4A7C15))
+
+
+cdef inline bint is_of(Record *record, Group *group) noexcept nogil:
+    return (
+        record.lo == group.lo and record.hi == group.hi
+        and record.shape == group.shape and record.window == group.window
+    )
 
 
 cdef inline int groups_open(Groups *groups) noexcept nogil:
@@ -69,33 +96,43 @@ cdef inline int groups_open(Groups *groups) noexcept nogil:
     groups.mask = FIRST_ENTRIES - 1
     groups.entries = <Entry *>table_alloc(FIRST_ENTRIES * sizeof(Entry))
     groups.size = FIRST_BYTES
-    groups.records = <char *>realloc(NULL, FIRST_BYTES)
-    return ERROR_MEMORY if groups.entries == NULL or groups.records == NULL else 0
+    groups.records = <char *>arena_grow(NULL, 0, FIRST_BYTES)
+    if groups.entries == NULL or groups.records == NULL:
+        return ERROR_MEMORY
+    groups_clear(groups)
+    return 0
 
 
 cdef inline void groups_close(Groups *groups) noexcept nogil:
-    if groups.entries != NULL:
-        table_free(groups.entries, (groups.mask + 1) * sizeof(Entry))
-    free(groups.records)
-    free(groups.places)
+    table_free(groups.entries, (groups.mask + 1) * sizeof(Entry))
+    table_free(groups.records, groups.size)
 
 
 cdef inline void groups_clear(Groups *groups) noexcept nogil:
     memset(groups.entries, 0, (groups.mask + 1) * sizeof(Entry))
     groups.count = 0
     groups.used = 0
+    groups.more_rows = 0
+    groups.first_window = <uint32_t>-1
+    groups.last_window = 0
 
 
-cdef inline Entry *groups_find(
-    Groups *groups, uint64_t hashed, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window
-) noexcept nogil:
-    """The entry of a group, or the empty one where it belongs."""
+cdef inline Entry *groups_guess(Groups *groups, uint64_t hashed) noexcept nogil:
+    """The first entry of this hash, whose record is still to be compared, or the empty one where it belongs."""
     cdef uint64_t at = hashed & groups.mask
+    while groups.entries[at].place_plus_one and groups.entries[at].hashed != hashed:
+        at = (at + 1) & groups.mask
+    return &groups.entries[at]
+
+
+cdef inline Entry *groups_find(Groups *groups, Group *group) noexcept nogil:
+    """The entry of a group, or the empty one where it belongs."""
+    cdef uint64_t at = group.hashed & groups.mask
     cdef Entry *entry
     while True:
         entry = &groups.entries[at]
         if entry.place_plus_one == 0 or (
-            entry.lo == lo and entry.hi == hi and entry.shape == shape and entry.window == window
+            entry.hashed == group.hashed and is_of(record_at(groups, entry.place_plus_one - 1), group)
         ):
             return entry
         at = (at + 1) & groups.mask
@@ -105,10 +142,8 @@ cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each)
     """Makes room for so many more groups of at most so many bytes each. Entries and records may move."""
     cdef uint64_t old_size = groups.mask + 1, i
     cdef Entry *old = groups.entries
-    cdef Entry *entry
     cdef Entry *larger
     cdef char *records
-    cdef int64_t *places
     if <uint64_t>(groups.count + more) * 3 > old_size * 2:
         larger = <Entry *>table_alloc(old_size * 2 * sizeof(Entry))
         if larger == NULL:
@@ -117,20 +152,10 @@ cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each)
         groups.mask = old_size * 2 - 1
         for i in range(old_size):
             if old[i].place_plus_one:
-                entry = groups_find(
-                    groups, entry_hash(old[i].lo, old[i].hi, old[i].shape, old[i].window),
-                    old[i].lo, old[i].hi, old[i].shape, old[i].window,
-                )
-                entry[0] = old[i]
+                _place_entry(groups, old[i])
         table_free(old, old_size * sizeof(Entry))
-    if groups.count + more > groups.places_size:
-        places = <int64_t *>realloc(groups.places, (groups.count + more) * 2 * sizeof(int64_t))
-        if places == NULL:
-            return ERROR_MEMORY
-        groups.places = places
-        groups.places_size = (groups.count + more) * 2
     while groups.used + more * bytes_each > groups.size:
-        records = <char *>realloc(groups.records, groups.size * 2)
+        records = <char *>arena_grow(groups.records, groups.size, groups.size * 2)
         if records == NULL:
             return ERROR_MEMORY
         groups.records = records
@@ -138,22 +163,26 @@ cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each)
     return 0
 
 
-cdef inline int64_t groups_begin(
-    Groups *groups, Entry *entry, uint64_t lo, uint64_t hi, uint32_t shape, uint32_t window, uint32_t key,
-    int64_t bytes_each,
-) noexcept nogil:
+cdef inline void _place_entry(Groups *groups, Entry entry) noexcept nogil:
+    cdef uint64_t at = entry.hashed & groups.mask
+    while groups.entries[at].place_plus_one:
+        at = (at + 1) & groups.mask
+    groups.entries[at] = entry
+
+
+cdef inline int64_t groups_begin(Groups *groups, Entry *entry, Group *group, int64_t bytes_each) noexcept nogil:
     """Begins the group of an empty entry; returns the place of its record. Room must have been reserved."""
-    cdef Record *record = <Record *>(groups.records + groups.used)
     cdef int64_t place = groups.used
+    cdef Record *record = record_at(groups, place)
     memset(record, 0, bytes_each)
-    record.key = key
-    record.window = window
-    entry.lo = lo
-    entry.hi = hi
-    entry.shape = shape
-    entry.window = window
+    record.lo = group.lo
+    record.hi = group.hi
+    record.shape = group.shape
+    record.window = group.window
+    entry.hashed = group.hashed
     entry.place_plus_one = place + 1
-    groups.places[groups.count] = place
     groups.used += bytes_each
     groups.count += 1
+    groups.first_window = min(groups.first_window, group.window)
+    groups.last_window = max(groups.last_window, group.window)
     return place

@@ -12,6 +12,5 @@ def payload_hashes(
     meter_hashes: int,
     out_dims: int,
     out_payload: int,
-    out_coarse: int,
 ) -> None: ...
 def shard_rows(rows: int, fingerprint: int, shards: int, counts: int, out_rows: int) -> None: ...

@@ -8,15 +8,12 @@ Proved by: tests/parity/test_hash.py against flow/oracle/hashing.py, which is it
     fingerprint  = murmur3(id) seeded with name_hash(source): each hash ends in its own length, so no two (source, id)
                    pairs run together
     dims_hash    = murmur3(name_hash of each dimension's value, in schema order)
-    coarse_hash  = the same without project and model: what the day rollup tells apart
     usage_hash   = sum mod 2^128 over the meters: the order in which meters stand does not matter
     payload_hash = murmur3(dims_hash, usage_hash): the event's time is no part of it, so that a retry which carries a
                    new timestamp is a duplicate and no conflict
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
-
-from libc.string cimport memcpy
 
 from .hash cimport fmix64, hash_pair, murmur3
 from .int128 cimport u128, u128_hi, u128_lo, u128_load, u128_make, u128_store, u128_wrapping_add
@@ -26,7 +23,6 @@ SOURCE_HASH = CORE_SOURCE_HASH.decode()
 
 cdef enum:
     DIMENSIONS = 6  # customer, project, feature, model, region, service_tier
-    COARSE = 4  # the same without project and model
 
 
 def hash_strings(uintptr_t offsets, uintptr_t data, int64_t count, uintptr_t out):
@@ -71,9 +67,8 @@ def payload_hashes(
     uintptr_t meter_hashes,
     uintptr_t out_dims,
     uintptr_t out_payload,
-    uintptr_t out_coarse,
 ):
-    """dims_hash, payload_hash and coarse_hash of each row.
+    """dims_hash and payload_hash of each row.
 
     `dim_index`/`dim_hashes`: six addresses each, int32 codes a row and 16-byte hashes a dictionary value. Usage: int32
     offsets [rows + 1] into int32 `meter_index` and int64 `quantities`; `meter_hashes` 16 bytes a dictionary value.
@@ -86,10 +81,8 @@ def payload_hashes(
     cdef const char *names = <const char *>meter_hashes  # IN
     cdef char *dims_out = <char *>out_dims  # OUT
     cdef char *payload_out = <char *>out_payload  # OUT
-    cdef char *coarse_out = <char *>out_coarse  # OUT
     cdef int64_t i, j, d
     cdef char block[16 * DIMENSIONS]
-    cdef char coarse[16 * COARSE]
     cdef u128 dims, usage, name
     if len(dim_index) != DIMENSIONS or len(dim_hashes) != DIMENSIONS:
         raise ValueError("payload_hashes: six dimensions are expected")
@@ -101,10 +94,6 @@ def payload_hashes(
             for d in range(DIMENSIONS):
                 u128_store(block + 16 * d, u128_load(hashes[d] + 16 * <int64_t>index[d][i]))
             dims = murmur3(block, 16 * DIMENSIONS, 0, 0)
-            memcpy(coarse, block, 16)  # customer
-            memcpy(coarse + 16, block + 32, 16)  # feature
-            memcpy(coarse + 32, block + 64, 32)  # region, service_tier
-            u128_store(coarse_out + 16 * i, murmur3(coarse, 16 * COARSE, 0, 0))
             usage = u128_make(0, 0)
             for j in range(starts[i], starts[i + 1]):
                 name = u128_load(names + 16 * <int64_t>meters[j])

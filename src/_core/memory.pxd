@@ -6,6 +6,10 @@ from libc.stdlib cimport realloc
 cdef extern from *:
     """
     #include <stddef.h>
+    #include <string.h>
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
     #include <sys/mman.h>
     static void *tf_table_alloc(size_t bytes) {
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -19,9 +23,26 @@ cdef extern from *:
         return p;
     }
     static void tf_table_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
+    /* Memory that is filled from its beginning: nothing is touched ahead, and on Linux nothing is copied to grow. */
+    static void *tf_arena_grow(void *old, size_t old_bytes, size_t bytes) {
+    #ifdef __linux__
+        void *p = old ? mremap(old, old_bytes, bytes, MREMAP_MAYMOVE)
+                      : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+    #else
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+        if (old) { memcpy(p, old, old_bytes); munmap(old, old_bytes); }
+    #endif
+    #ifdef MADV_HUGEPAGE
+        if (bytes >= (4u << 20)) madvise(p, bytes, MADV_HUGEPAGE);
+    #endif
+        return p;
+    }
     """
     void *table_alloc "tf_table_alloc"(size_t bytes) nogil
     void table_free "tf_table_free"(void *p, size_t bytes) nogil
+    void *arena_grow "tf_arena_grow"(void *old, size_t old_bytes, size_t bytes) nogil  # freed by table_free
 
 
 cdef inline void *grown(void *old, size_t size) except NULL:

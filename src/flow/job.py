@@ -88,7 +88,7 @@ class Job:
         held = Flow(self.stop, self.outbox_full)
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
-            return files.FilesSource(source.path, source.format, readers, rows, held)
+            return files.FilesSource(source.path, source.format, readers, rows, held, self._decoded)
         if isinstance(source, KafkaSource):
             self.kafka_source = kafka.KafkaSource(source, self.directory.path / "kafka", rows, config.epoch_us, held)
             return self.kafka_source
@@ -109,15 +109,18 @@ class Job:
             self.kafka_source.finish()
 
     def decode(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        """Bytes to columns; a bad event becomes a rejected row. The ledger's events come decoded."""
-        if isinstance(item, Heartbeat):
-            return item
-        decoded = item if isinstance(item, Decoded) else decode(item, self._limits, self.clock())
+        """Bytes to columns; a bad event becomes a rejected row. Events of files and of the ledger come decoded."""
+        decoded = self._decoded(item)
+        if isinstance(decoded, Heartbeat):
+            return decoded
         with self._count_lock:
             self.read += decoded.read
             self.unknown_fields += decoded.unknown_fields
         self.on_read(decoded.read)
         return decoded
+
+    def _decoded(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
+        return item if isinstance(item, Decoded | Heartbeat) else decode(item, self._limits, self.clock())
 
     def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
         """Splits a batch over the shards; a shard's name is the Bytewax key."""
@@ -155,7 +158,6 @@ class Job:
             kept,
             self.publisher,
             self.clock,
-            config.limits.keys_max,
             self.last_blocks.get(name, 0),
         )
 

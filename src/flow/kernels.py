@@ -3,7 +3,6 @@
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -85,15 +84,13 @@ class Identity(NamedTuple):
     fingerprint: pa.Buffer
     payload: pa.Buffer
     dims: pa.Buffer
-    coarse: pa.Buffer
-    """Of the dimensions without project and model: what the day rollup tells apart."""
 
 
 def identify(events: pa.RecordBatch) -> Identity:
     """Fingerprint (source, id), payload hash (dimensions, usage) and dimensions hash of each row of EVENTS."""
     rows = events.num_rows
     usage = _usage(events)
-    identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(4)))
+    identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(3)))
     if not rows:
         return identity
     ids, source = events.column("id"), events.column("source")
@@ -115,7 +112,6 @@ def identify(events: pa.RecordBatch) -> Identity:
         meter_hashes.address,
         identity.dims.address,
         identity.payload.address,
-        identity.coarse.address,
     )
     return identity
 
@@ -301,17 +297,29 @@ CLASS_BITS = _rate.CLASS_BITS
 PER_SHIFT = _rate.PER_SHIFT
 
 
-class Grain(NamedTuple):
+class Columns(NamedTuple):
     """Sorted rows of one grain, column by column, as the store takes them."""
 
-    customer: pa.Buffer  # int32 codes
+    codes: tuple[pa.IntegerArray | None, ...]
+    """The combiner's code of each dimension's value, as narrow as they allow; None where the grain leaves it out."""
+    meters: pa.Buffer  # int32 codes of slots
+    unpriced: pa.Buffer  # uint8
     window_start: pa.Buffer  # uint32 seconds
     key: pa.Buffer
-    events: pa.Buffer
+    events: pa.Buffer  # uint64
     digest: pa.Buffer
     quantities: tuple[pa.Buffer, ...]
     amounts: tuple[pa.Buffer, ...]
-    rows: int
+
+
+class Slots(NamedTuple):
+    """What each row of the store that a set of meters leaves as says of its slots, by the combiner's number."""
+
+    meters: pa.Int32Array  # a code for the names
+    unpriced: pa.UInt8Array  # bit j: slot j has no price
+
+
+_INTEGERS = {1: pa.int8(), 2: pa.int16(), 4: pa.int32()}
 
 
 class Combiner:
@@ -320,33 +328,26 @@ class Combiner:
     def __init__(self, currency: str) -> None:
         self._combiner = _combine.Combiner(name_hash(currency), name_hash("requests"), name_hash(""))
         self._meter_hashes: dict[str, bytes] = {}
+        self._names: list[list[pa.StringArray]] = [[] for _ in DIMENSIONS]
 
-    @property
-    def key_count(self) -> int:
-        return self._combiner.key_count
-
-    @property
-    def coarse_count(self) -> int:
-        """Keys of the day rollup: the same without project and model."""
-        return self._combiner.coarse_count
-
-    def add(
-        self, events: pa.RecordBatch, identity: Identity, amounts: Amounts, rows: Rows, count: int
-    ) -> tuple[pa.Buffer, int]:
-        """Adds the selected rows; returns the rows of the first event of each new key (a selection), whose customers
-        must then be told with `name_customers`. Raises OverflowStop, MemoryError."""
+    def add(self, events: pa.RecordBatch, identity: Identity, amounts: Amounts, rows: Rows, count: int) -> None:
+        """Adds the selected rows. Raises OverflowStop, MemoryError."""
         usage = _usage(events)
+        if not count:
+            return
         numbers = pa.array([self._meter_number(name) for name in usage.names.to_pylist()], pa.int32())
-        new_rows = pa.allocate_buffer(4 * max(count, 1))
+        columns = [events.column(name) for name in DIMENSIONS]
+        rooms = [[pa.allocate_buffer(4 * len(column.dictionary)) for _ in range(2)] for column in columns]
+        values = tuple(_dictionary(column, *room) for column, room in zip(columns, rooms, strict=True))
         try:
-            new = self._combiner.add(
+            new_counts = self._combiner.add(
                 count,
                 _address(rows),
                 _address(events.column("event_time_us").buffers()[1]),
                 identity.fingerprint.address,
                 identity.payload.address,
                 identity.dims.address,
-                identity.coarse.address,
+                values,
                 usage.offsets,
                 usage.meters,
                 _address(numbers.buffers()[1]),
@@ -354,11 +355,12 @@ class Combiner:
                 amounts.amounts.address,
                 amounts.flags.address,
                 amounts.requests.address,
-                new_rows.address,
             )
         except OverflowError as error:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
-        return new_rows.slice(0, 4 * new), new
+        for names, column, (_, new), new_count in zip(self._names, columns, rooms, new_counts, strict=True):
+            if new_count:
+                names.append(column.dictionary.take(pa.Array.from_buffers(pa.uint32(), new_count, [None, new])))
 
     def _meter_number(self, name: str) -> int:
         hashed = self._meter_hashes.get(name)
@@ -366,73 +368,80 @@ class Combiner:
             hashed = self._meter_hashes[name] = name_hash(name)
         return self._combiner.meter_number(name, hashed)
 
-    def name_customers(self, first_key: int, codes: pa.Int32Array) -> None:
-        self._combiner.name_customers(first_key, _address(codes.buffers()[1]), len(codes))
+    def names(self) -> list[pa.StringArray]:
+        """The values that the block has met, by code; an array a dimension."""
+        return [pa.concat_arrays(names) if names else pa.array([], pa.string()) for names in self._names]
 
-    def cut(self) -> tuple[int, int]:
-        """Ends the block; returns how many minute rows and day rows will leave. Raises OverflowStop."""
+    def cut(self) -> None:
+        """Ends the block: what follows is `slot_rows`, `sort` and `write` for the minutes, then for the days."""
+        self._combiner.cut()
+
+    def slot_rows(self) -> list[tuple[list[str], int]]:
+        """(four meter names, unpriced mask) of every row of the store that a set of meters leaves as."""
+        return self._combiner.slot_rows()
+
+    def sort(self, day: bool, customer_ranks: pa.Int32Array) -> int:
+        """Puts the rows of one grain into the store's order, by a rank for each customer's code; says how many."""
+        return self._combiner.sort(day, _address(customer_ranks.buffers()[1]), len(customer_ranks))
+
+    def write(self, day: bool, first: int, rows: int, widths: tuple[int, ...], slots: Slots) -> Columns:
+        """Rows [first, first + rows) of the grain that was sorted last; `widths`: bytes a code, 0 for none.
+
+        Raises OverflowStop.
+        """
+        codes = tuple(pa.allocate_buffer(width * rows) for width in widths)
+        out = Columns(
+            tuple(
+                pa.Array.from_buffers(_INTEGERS[width], rows, [None, buffer]) if width else None
+                for width, buffer in zip(widths, codes, strict=True)
+            ),
+            *(pa.allocate_buffer(size * rows) for size in (4, 1, 4, 16, 8, 16)),
+            tuple(pa.allocate_buffer(16 * rows) for _ in range(SLOTS)),
+            tuple(pa.allocate_buffer(16 * rows) for _ in range(SLOTS)),
+        )
         try:
-            return self._combiner.cut()
+            self._combiner.write(
+                day,
+                first,
+                rows,
+                tuple(buffer.address for buffer in codes),
+                widths,
+                _address(slots.meters.buffers()[1]),
+                _address(slots.unpriced.buffers()[1]),
+                *(buffer.address for buffer in out[1:7]),
+                tuple(buffer.address for buffer in out.quantities),
+                tuple(buffer.address for buffer in out.amounts),
+            )
+        except OverflowError as error:
+            raise OverflowStop(f"combine: {error}; look for an absurd price or quantity") from error
+        return out
+
+    def block_totals(self) -> list[tuple[list[tuple[str, bool]], int, list[int], list[int]]]:
+        """What the block adds up to, a set of meters each: ((meter, unpriced) ..., events, quantities, amounts in
+        femto-units, that of `requests` first). To be called once, when the minutes are written. Raises OverflowStop."""
+        try:
+            return self._combiner.block_totals()
         except OverflowError as error:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
 
-    def block_totals(self) -> list[tuple[list[tuple[str, bool]], int, list[int], list[int]]]:
-        """What the block that was cut adds up to, a set of meters each: ((meter, unpriced) ..., events, quantities,
-        amounts in femto-units, that of `requests` first)."""
-        return self._combiner.block_totals()
-
-    def grain(self, day: bool, rows: int, ranks: pa.Int32Array, rows_max: int) -> Iterator[Grain]:
-        """The rows of one grain in the store's order, in runs of at most `rows_max`. Raises OverflowStop."""
-        self._combiner.sort(day, rows, _address(ranks.buffers()[1]), len(ranks))
-        for first in range(0, rows, rows_max):
-            count = min(rows_max, rows - first)
-            out = Grain(
-                pa.allocate_buffer(4 * count),
-                pa.allocate_buffer(4 * count),
-                pa.allocate_buffer(16 * count),
-                pa.allocate_buffer(8 * count),
-                pa.allocate_buffer(16 * count),
-                tuple(pa.allocate_buffer(16 * count) for _ in range(SLOTS)),
-                tuple(pa.allocate_buffer(16 * count) for _ in range(SLOTS)),
-                count,
-            )
-            try:
-                self._combiner.write(
-                    day,
-                    first,
-                    count,
-                    out.customer.address,
-                    out.window_start.address,
-                    out.key.address,
-                    out.events.address,
-                    out.digest.address,
-                    tuple(column.address for column in out.quantities),
-                    tuple(column.address for column in out.amounts),
-                )
-            except OverflowError as error:
-                raise OverflowStop(f"combine: {error}; look for an absurd price or quantity") from error
-            yield out
-
-    def new_keys(self, coarse: bool, first: int) -> tuple[pa.Buffer, pa.Buffer, pa.Buffer, int]:
-        """The store keys of the keys (or coarse keys) from `first` on: int32 key numbers, 16-byte store keys, int32
-        places in `slot_rows`, and how many they are."""
-        count = self._combiner.count_keys(coarse, first)
-        numbers, keys, slots = (pa.allocate_buffer(size * count) for size in (4, 16, 4))
-        self._combiner.write_keys(coarse, first, numbers.address, keys.address, slots.address)
-        return numbers, keys, slots, count
-
-    def slot_rows(self) -> list[tuple[list[str], int]]:
-        """(four meter names, unpriced mask) for every place that `new_keys` gives."""
-        return self._combiner.slot_rows()
-
     def clear(self) -> None:
-        """The next block begins; keys are remembered."""
+        """The next block begins."""
         self._combiner.clear()
+        self._names = [[] for _ in DIMENSIONS]
 
-    def forget_keys(self) -> None:
-        """The next block begins with no key known."""
-        self._combiner.forget_keys()
-        self._meter_hashes = {}
+
+def _dictionary(column: pa.DictionaryArray, known: pa.Buffer, new: pa.Buffer) -> tuple[int, int, int, int, int, int]:
+    """What the combine kernel reads and fills of one dimension."""
+    strings = column.dictionary
+    _, offsets, text = strings.buffers()
+    return (
+        _codes(column),
+        offsets.address + 4 * strings.offset,
+        _address(text),
+        len(strings),
+        known.address,
+        new.address,
+    )
 
 
 # --- decode --------------------------------------------------------------------------------------------

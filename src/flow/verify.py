@@ -321,7 +321,7 @@ class _Verification:
             self._report.add(Difference("rollup_day", _iso(day_s), dims, "", column, *shown))
         for customer, key, meanings in ambiguous_keys(self._client, customers, rows_max):
             dims = {"customer": customer, "key": key}
-            self._report.add(Difference("keys", "", dims, "", "meanings", "1", str(meanings)))
+            self._report.add(Difference("rollups", "", dims, "", "meanings of a key", "1", str(meanings)))
 
     def _compare_balance(self) -> None:
         """Every file that was written must be there, with every event that was accepted."""

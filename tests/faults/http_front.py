@@ -35,7 +35,7 @@ ERRORS = {
     241: "(total) memory limit exceeded: would use 3.00 GiB, maximum: 2.00 GiB. (MEMORY_LIMIT_EXCEEDED)",
     243: "Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
     252: "Too many parts (3000). Merges are processing significantly slower than inserts. (TOO_MANY_PARTS)",
-    469: "Constraint `sums_cannot_wrap` for table t is violated at row 1. (VIOLATED_CONSTRAINT)",
+    469: "Constraint `somebody_added` for table t is violated at row 1. (VIOLATED_CONSTRAINT)",
 }
 """What a server says, by code."""
 

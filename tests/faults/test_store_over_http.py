@@ -91,7 +91,7 @@ def with_faults_after(front: FrontProcess, fault: Fault) -> object:
     [
         pytest.param(164, "needs a server and a user that may write", id="7-read-only"),
         pytest.param(243, "the disk is full; free some space, then run again: nothing is lost", id="8-full-disk"),
-        pytest.param(469, "look for a wrong price or quantity: nothing of the block was stored", id="7-constraint"),
+        pytest.param(469, "is violated at row 1", id="7-constraint"),
     ],
 )
 def test_what_does_not_pass_stops_with_one_line(

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flow.oracle.hashing import event_digest, fingerprint, payload_hash
 from flow.schema import DIMENSIONS, REQUESTS
+from flow.steps.combine import TableRows
 
 GRAINS = {"rollup_minute": 60, "rollup_day": 86_400}
 """Seconds of a window; a day row has neither project nor model."""
@@ -56,31 +57,27 @@ def combined(
 
 
 Tables = list[tuple[str, pa.Table]]
-Key = tuple[str, bytes]
-"""(customer, store key)."""
+NAMED = (*DIMENSIONS, "currency", "meters", "unpriced")
 
 
-def told_keys(tables: Tables) -> dict[Key, dict[str, Any]]:
-    """What the `keys` tables say; a key that stands there twice must say the same."""
-    keys: dict[Key, dict[str, Any]] = {}
-    for name, table in tables:
-        for row in table.to_pylist() if name == "keys" else ():
-            assert len(row["meters"]) == len(SLOTS)
-            assert keys.setdefault((row["customer"], row["key"]), row) == row
-    return keys
+def read_tables(rows: Iterable[tuple[str, TableRows]]) -> Tables:
+    """The tables of a block, each read to its end before the next is asked for."""
+    return [(name, pa.Table.from_batches(of_table.batches, of_table.schema)) for name, of_table in rows]
 
 
-def unpivoted(tables: Tables, keys: Mapping[Key, Mapping[str, Any]], currency: str = "USD") -> Rollup:
-    """The rollup tables, one entry a meter; checks the slots that nothing is in."""
+def unpivoted(tables: Tables, currency: str = "USD") -> Rollup:
+    """The rollup tables, one entry a meter; checks the slots that nothing is in, and what a key stands for."""
     rollup: Rollup = defaultdict(Sums)
+    keys: dict[tuple[str, str, bytes], list[Any]] = {}
     for name, table in tables:
         for row in stored_rows(table) if name in GRAINS else ():
-            key = keys[row["customer"], row["key"]]
-            assert key["currency"] == currency
-            dims = (row["customer"], *(key[dimension] for dimension in DIMENSIONS[1:]))
-            for slot in SLOTS:
-                quantity, amount, unpriced = row[f"q{slot}"], row[f"a{slot}"], key["unpriced"] >> slot & 1
-                if not (meter := key["meters"][slot]):
+            named = [row[column] for column in NAMED]
+            assert keys.setdefault((name, row["customer"], row["key"]), named) == named, "a key has one meaning"
+            assert row["currency"] == currency
+            dims = tuple(row[dimension] for dimension in DIMENSIONS)
+            for slot, meter in zip(SLOTS, row["meters"].split(","), strict=True):
+                quantity, amount, unpriced = row[f"q{slot}"], row[f"a{slot}"], row["unpriced"] >> slot & 1
+                if not meter:
                     assert (quantity, amount, unpriced) == (0, 0, 0)
                     continue
                 assert not (unpriced and amount), "what has no price has no amount"
@@ -95,7 +92,10 @@ def unpivoted(tables: Tables, keys: Mapping[Key, Mapping[str, Any]], currency: s
 
 def stored_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows of a rollup table, every 16-byte column but the key as an integer."""
-    columns = {name: table.column(name).to_pylist() for name in ("customer", "window_start", "key", "events")}
+    columns = {name: table.column(name).to_pylist() for name in ("window_start", "key", "events")}
+    columns |= {
+        name: table.column(name).to_pylist() if name in table.column_names else [""] * table.num_rows for name in NAMED
+    }
     columns["digest"] = [int.from_bytes(digest, "little") for digest in table.column("digest").to_pylist()]
     for slot in SLOTS:
         quantities = table.column(f"q{slot}").to_pylist()

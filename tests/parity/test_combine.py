@@ -28,16 +28,15 @@ from tests.oracle.batches import (
     random_events,
     rated,
 )
-from tests.oracle.combine import Rollup, Tables, assert_in_store_order, combined, merged, told_keys, unpivoted
+from tests.oracle.combine import GRAINS, Rollup, Tables, assert_in_store_order, combined, merged, read_tables, unpivoted
 
 from _core import combine as kernel
 from flow.errors import OverflowStop
 from flow.kernels import name_hash
 from flow.oracle.hashing import event_digest, fingerprint, payload_hash
 from flow.schema import DIMENSIONS
-from flow.steps.combine import BlockBuilder
+from flow.steps.combine import BATCH_ROWS, BlockBuilder
 
-KEYS_MAX = 10**6
 STORE_MAX = 2**100 - 1
 INT128_MAX = 2**127 - 1
 
@@ -46,7 +45,7 @@ Priced = tuple[PlainEvent, list[int | None], int]
 
 
 def builder(rows_per_table_max: int = 1_000_000) -> BlockBuilder:
-    return BlockBuilder("USD", KEYS_MAX, rows_per_table_max)
+    return BlockBuilder("USD", rows_per_table_max)
 
 
 def add(block: BlockBuilder, priced: Sequence[Priced], rows: Sequence[int] | None = None, seed: int | None = 0) -> None:
@@ -55,7 +54,7 @@ def add(block: BlockBuilder, priced: Sequence[Priced], rows: Sequence[int] | Non
 
 
 def cut(block: BlockBuilder) -> Tables:
-    tables = list(block.cut("lineage", "writer", 1, 0))
+    tables = read_tables(block.cut("lineage", "writer", 1, 0))
     block.clear()
     assert_in_store_order(tables)
     return tables
@@ -71,7 +70,7 @@ def check(priced: Sequence[Priced], rows_per_table_max: int = 1_000_000) -> Tabl
     block = builder(rows_per_table_max)
     add(block, priced)
     tables = cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth(priced)
+    assert unpivoted(tables) == truth(priced)
     return tables
 
 
@@ -143,7 +142,7 @@ def test_blocks_add_up(seed: int) -> None:
         block = rng.choice(writers)
         add(block, part)
         tables += cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth(priced)
+    assert unpivoted(tables) == truth(priced)
     assert merged(tables) == merged(check(priced))
 
 
@@ -154,8 +153,7 @@ def test_the_order_of_meters_makes_no_key(seed: int) -> None:
     rng = random.Random(seed)
     priced = [one(id=str(n), usage=rng.sample(usage, len(usage))) for n in range(40)]
     tables = check(priced)
-    assert [(name, table.num_rows) for name, table in tables[:3]] == [
-        ("keys", 6),  # three of the minutes, three of the days
+    assert [(name, table.num_rows) for name, table in tables[:2]] == [
         ("rollup_minute", 3),
         ("rollup_day", 3),
     ]
@@ -169,7 +167,7 @@ def test_a_selection_leaves_other_rows_out() -> None:
     add(block, priced, chosen)
     add(block, priced, [])
     tables = cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth([priced[n] for n in chosen])
+    assert unpivoted(tables) == truth([priced[n] for n in chosen])
 
 
 # --- windows ----------------------------------------------------------------------------------------------
@@ -226,8 +224,8 @@ def test_unpriced_and_priced_quantities_of_one_meter_stay_apart() -> None:
     """A meter may get its first price within a window."""
     events = [plain_event(id=str(n), usage=[("a", 10), ("b", 1)]) for n in range(3)]
     tables = check([(events[0], [None, 1], 0), (events[1], [20, 1], 0), (events[2], [None, None], 0)])
-    keys = told_keys(tables)
-    assert sorted(key["unpriced"].bit_count() for key in keys.values()) == [0, 0, 1, 1, 2, 2]  # of minutes and of days
+    masks = dict(tables)["rollup_minute"].column("unpriced").to_pylist()
+    assert sorted(mask.bit_count() for mask in masks) == [0, 1, 2]
 
 
 def test_rows_of_two_shapes_may_share_a_store_key() -> None:
@@ -240,27 +238,39 @@ def test_rows_of_two_shapes_may_share_a_store_key() -> None:
     assert len([row for row in merged(tables) if row[0] == "rollup_minute"]) == 3
 
 
-def test_keys_are_told_once_and_again_after_they_were_forgotten() -> None:
-    block = BlockBuilder("USD", keys_max=3)
-    told: Tables = []
+def test_a_block_names_its_own_values_only() -> None:
+    """Given blocks one after the other, then a table's dictionaries hold what its own block has met."""
+    block = builder()
+    for customers in (["a", "b"], ["b", "c"], ["é"]):
+        add(block, [one(id=customer, customer=customer) for customer in customers])
+        for name, table in cut(block):
+            if name in GRAINS:
+                [*dictionaries] = {tuple(chunk.dictionary.to_pylist()) for chunk in table.column("customer").chunks}
+                assert [sorted(names) for names in dictionaries] == [customers]
 
-    def added(*customers: str) -> list[str]:
-        """Customers whose keys a block with an event of each tells."""
-        priced = [one(id=customer, customer=customer, usage=[("a", 1), ("b", 2)]) for customer in customers]
+
+@pytest.mark.parametrize("count", [127, 128, 32_767, 32_768])
+def test_codes_as_wide_as_they_must_be(count: int) -> None:
+    """Given as many values of a dimension as a width of codes can tell apart, or one more, then none is another's."""
+    check([one(id=str(n), model=f"m{n}", usage=[]) for n in range(count)])
+
+
+def test_batches_left_unread_are_an_error() -> None:
+    """The days are added up while the minutes are read: a reader that skips them must not go unseen."""
+    block = builder()
+    add(block, [one(id=str(n), customer=f"c{n}") for n in range(BATCH_ROWS + 1)])
+    with pytest.raises(ValueError, match="were not read"):
+        list(block.cut("lineage", "writer", 1, 0))
+
+
+def test_too_many_shapes_are_forgotten_behind_a_block() -> None:
+    block = builder()
+    for first in (0, 1):
+        priced = [one(id=str(n), usage=[(f"m{n % 300}", 1), (f"n{n // 300 + first}", 1)]) for n in range(66_000)]
         add(block, priced)
-        tables = cut(block)
-        told.extend(table for table in tables if table[0] == "keys")
-        assert unpivoted(tables, told_keys(told)) == truth(priced)
-        keys = [row["customer"] for name, table in tables if name == "keys" for row in table.to_pylist()]
-        assert keys[: len(keys) // 2] == keys[len(keys) // 2 :], "those of the minutes, then those of the days"
-        return keys[: len(keys) // 2]
-
-    assert added("a", "b") == ["a", "b"]
-    assert added("b", "a") == []
-    assert added("c", "a") == ["c"]
-    assert added("é", "d") == ["é", "d"]  # five keys: more than keys_max, so all are forgotten behind this block
-    assert added("a", "c") == ["a", "c"]
-    assert added("c", "é") == ["é"]
+        assert dict(cut(block))["rollup_minute"].num_rows == len(priced)
+    add(block, [one()])
+    assert unpivoted(cut(block)) == truth([one()])
 
 
 def test_customers_are_sorted_by_their_bytes() -> None:
@@ -280,7 +290,7 @@ def test_many_keys_and_windows() -> None:
     for part in (priced[:4000], priced[4000:]):
         add(block, part)
         tables += cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth(priced)
+    assert unpivoted(tables) == truth(priced)
 
 
 def test_many_keys_in_one_window_are_in_the_order_of_the_store() -> None:
@@ -303,7 +313,7 @@ def test_many_orders_of_meters_take_bounded_memory() -> None:
     assert block._combiner._combiner.raw_count <= 4096
     add(block, priced[:100])
     tables = cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth([*priced, *priced[:100]])
+    assert unpivoted(tables) == truth([*priced, *priced[:100]])
     assert dict(tables)["rollup_minute"].num_rows == 4
 
 
@@ -316,7 +326,7 @@ def test_a_block_of_nothing() -> None:
     assert [(name, table.num_rows) for name, table in cut(block)] == [("pipeline_balance", 0)]
     add(block, [one()])
     tables = cut(block)
-    assert unpivoted(tables, told_keys(tables)) == truth([one()])
+    assert unpivoted(tables) == truth([one()])
 
 
 def test_whether_a_block_is_empty() -> None:
@@ -334,7 +344,7 @@ def test_whether_a_block_is_empty() -> None:
 def test_sums_past_64_bits() -> None:
     events = [plain_event(id=str(n), usage=[("a", 2**63 - 1)]) for n in range(100)]
     tables = check([(event, [2**63], 2**64) for event in events])
-    rollup = unpivoted(tables, told_keys(tables))
+    rollup = unpivoted(tables)
     [row] = [sums for (table, _, meter, _), sums in rollup.items() if (table, meter) == ("rollup_day", "a")]
     assert (row.quantity, row.amount) == (100 * (2**63 - 1), 100 * 2**63)
 
@@ -399,16 +409,11 @@ def test_the_kernel_refuses_to_be_misused() -> None:
         kernel.Combiner(b"", name_hash("requests"), name_hash(""))
     block = builder()
     add(block, [one()])
-    combiner = block._combiner
-    with pytest.raises(ValueError, match="between two blocks"):
-        combiner.forget_keys()
-    with pytest.raises(ValueError, match="a customer must be named for each new key"):
-        combiner.name_customers(0, pa.array([], pa.int32()))
-    minutes, _ = combiner.cut()
-    with pytest.raises(ValueError, match="has changed since the cut"):
-        next(combiner.grain(False, minutes + 1, pa.array([0], pa.int32()), 10))
+    kernel_of_block = block._combiner._combiner
+    block._combiner.cut()
+    rows = block._combiner.sort(False, pa.array([0], pa.int32()))
     with pytest.raises(ValueError, match="rows out of range"):
-        combiner._combiner.write(False, 0, minutes + 2, 0, 0, 0, 0, 0, (0,) * 4, (0,) * 4)
+        kernel_of_block.write(False, 0, rows + 1, (0,) * 6, (0,) * 6, 0, 0, 0, 0, 0, 0, 0, 0, (0,) * 4, (0,) * 4)
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)

@@ -296,7 +296,7 @@ def test_restore_without_an_active_segment() -> None:
 
 def test_the_wrapper_gives_selections_of_the_batch() -> None:
     events = event_batch([plain_event(event_time_us=time_us) for time_us in (1000, 1000, 1000, 0, 1000)])
-    identity = Identity(wide([1, 1, 2, 3, 2]), wide([1, 1, 1, 1, 2]), wide([0] * 5), wide([0] * 5))
+    identity = Identity(wide([1, 1, 2, 3, 2]), wide([1, 1, 1, 1, 2]), wide([0] * 5))
     tested = FingerprintSet(100, 10)
     routed = judged(events, [4, 3, 2, 1, 0], identity).routed
     verdicts = tested.judge(identity, events.column("event_time_us"), routed.rows, routed.count)

@@ -48,30 +48,25 @@ def audit(world: "World") -> list[str]:
 
 
 def _check_usage(world: "World", expected: Expected) -> Problems:
-    keys = {}
-    for row in world.store.rows["keys"]:
-        told = {name: value for name, value in row.items() if name not in ("customer", "key")}
-        if keys.setdefault((row["customer"], row["key"]), told) != told:
-            yield f"the key {row['key']:x} stands for two combinations"
+    told: dict[tuple[str, str, int], Row] = {}
     found: dict[UsageKey, Sums] = defaultdict(Sums)
     for table, window_s in (("rollup_minute", MINUTE_S), ("rollup_day", DAY_S)):
         for row in world.store.rows[table]:
-            key = keys.get((row["customer"], row["key"]))
-            if key is None:
-                yield f"{table}: the store was not told what key {row['key']:x} is"
-                continue
-            _add_row(found, window_s, row, key)
+            named = {name: row.get(name, "") for name in (*DIMENSIONS, "currency", "meters", "unpriced")}
+            if told.setdefault((table, row["customer"], row["key"]), named) != named:
+                yield f"the key {row['key']:x} of {table} stands for two combinations"
+            _add_row(found, window_s, row)
     for key in sorted({*found, *expected.usage}):
         if found.get(key) != expected.usage.get(key):
             yield f"usage {key}: found {found.get(key)}, expected {expected.usage.get(key)}"
 
 
-def _add_row(found: dict[UsageKey, Sums], window_s: int, row: Row, key: dict[str, Any]) -> None:
-    dims = tuple(sorted({name: (row if name == "customer" else key)[name] for name in DIMENSIONS}.items()))
-    for slot, meter in enumerate(key["meters"]):
+def _add_row(found: dict[UsageKey, Sums], window_s: int, row: Row) -> None:
+    dims = tuple(sorted((name, row.get(name, "")) for name in DIMENSIONS))
+    for slot, meter in enumerate(row["meters"].split(",")):
         if meter:
             quantity = row[f"q{slot}"]
-            unpriced = quantity if key["unpriced"] >> slot & 1 else 0
+            unpriced = quantity if row["unpriced"] >> slot & 1 else 0
             sums = Sums(quantity, row[f"a{slot}"], row["events"], unpriced, row["digest"])
             found[window_s, row["window_start"], dims, meter].add(sums)
 

@@ -230,8 +230,8 @@ def watermark_from_wall_clock(world: World) -> Iterator[None]:
 def ledger_not_cut_back(world: World) -> Iterator[None]:
     append = flow.state.ledger.append_synced
 
-    def behind_whatever_is_there(path: Path, at: int, content: bytes) -> None:
-        append(path, path.stat().st_size if path.exists() else 0, content)
+    def behind_whatever_is_there(path: Path, at: int, pieces: list[bytes]) -> None:
+        append(path, path.stat().st_size if path.exists() else 0, pieces)
 
     with (
         patch.object(flow.state.ledger, "cut_back", lambda path, length: None),

@@ -142,10 +142,8 @@ class Process:
         if options.ledger_file_bytes is not None:
             folder = self._world.disk.root / LEDGER_FOLDER
             ledger = LedgerWriter(folder, self._lineage, name, options.ledger_file_bytes)
-        writer = Writer(
-            self._lineage, name, "USD", outbox, ledger, self._publisher, self._world.clock, options.keys_max
-        )
-        writer._builder = BlockBuilder("USD", options.keys_max, options.rows_per_table_max)
+        writer = Writer(self._lineage, name, "USD", outbox, ledger, self._publisher, self._world.clock)
+        writer._builder = BlockBuilder("USD", options.rows_per_table_max)
         return writer
 
     # -- one step
@@ -158,6 +156,8 @@ class Process:
         choices: list[tuple[float, Callable[[], object]]] = [(self._options.publish_weight, self._publish)]
         if self._publisher.backlog_bytes <= self._options.outbox_bytes_max:
             choices += [(1.0, lambda number=number: self._read(number)) for number in self._unread()]
+        else:
+            choices.append((1.0, self._beat))
         choices += [(1.0, lambda shard=shard: self._judge(shard)) for shard, queue in self._to_judge.items() if queue]
         choices += [(1.0, lambda shard=shard: self._write(shard)) for shard, queue in self._to_write.items() if queue]
         self._rng.choices([act for _, act in choices], [weight for weight, _ in choices])[0]()
@@ -186,6 +186,11 @@ class Process:
         for routed in route(decoded, self._options.shards):
             self._to_judge[routed.shard].append((batch, routed))
         self._positions[number] = at + len(lines)
+
+    def _beat(self) -> None:
+        """A paused source: a heartbeat for every shard."""
+        for routed in route_heartbeat(self._options.shards):
+            self._to_judge[routed.shard].append((Batch((), self._world.clock()), routed))
 
     def _judge(self, shard: str) -> None:
         """Deduplicate, for the batches that have come for a shard; and rate."""

@@ -42,7 +42,7 @@ def client(store: Store) -> Iterator[StoreClient]:
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
-    """write_rows(table, rows) -> an Arrow file; a row is a dict, 128-bit values and amounts are ints."""
+    """write_rows(table, rows) -> an Arrow file; a row is a dict, 128-bit values and amounts are ints, meters a list."""
     numbers = count()
 
     def write(table: str, rows: Sequence[dict[str, Any]]) -> Path:
@@ -74,6 +74,8 @@ def _column(field: pa.Field, values: list[Any]) -> pa.Array:
         wide = [(value or 0) % 2**128 for value in values]
         buffer = pa.py_buffer(b"".join(value.to_bytes(16, "little") for value in wide))
         return pa.Array.from_buffers(field.type, len(values), [None, buffer])
+    if field.name == "meters":
+        values = [",".join(value or ["", "", "", ""]) for value in values]
     if pa.types.is_dictionary(field.type):
         return pa.array([value or "" for value in values], pa.string()).dictionary_encode()
     return pa.array([0 if value is None else value for value in values], field.type)

@@ -60,7 +60,7 @@ def test_everything_set() -> None:
             epoch="50ms",
             shards="256",
             limits="{event_bytes_max: 64KiB, string_bytes_max: 2kB, quantity_max: 9223372036854775807, "
-            "meters_per_event_max: 3, clock_skew: 0s, outbox_bytes_max: 10737418240, keys_max: 1_000, "
+            "meters_per_event_max: 3, clock_skew: 0s, outbox_bytes_max: 10737418240, "
             "batch_rows: '${ROWS}', stop_wait: 0s, stall: 1d}",
         ),
         ROWS="1",
@@ -78,7 +78,6 @@ def test_everything_set() -> None:
         "meters_per_event_max": 3,
         "clock_skew_us": 0,
         "outbox_bytes_max": 10 * 2**30,
-        "keys_max": 1_000,
         "batch_rows": 1,
         "stop_wait_us": 0,
         "stall_us": 86_400_000_000,

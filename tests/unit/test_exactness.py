@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from typing import Any
 
-from tests.oracle.combine import Sums, told_keys, unpivoted
+from tests.oracle.combine import Sums, read_tables, unpivoted
 
 from flow.kernels import FingerprintSet
 from flow.prices.book import parse_price_book
@@ -36,7 +36,7 @@ def line(number: int, input_tokens: int | str, **fields: Any) -> dict[str, Any]:
 def total_of(lines: Iterable[dict[str, Any]]) -> Sums:
     """The day's sums of input_tokens."""
     data = b"".join(json.dumps(event).encode() + b"\n" for event in lines)
-    rater, block = Rater(parse_price_book(PRICES, "prices.yaml")), BlockBuilder("USD", 1000)
+    rater, block = Rater(parse_price_book(PRICES, "prices.yaml")), BlockBuilder("USD")
     sets = {f"shard-{n:03d}": FingerprintSet(None, 1) for n in range(SHARDS)}
     decoded = decode(Lines("test", 0, data), Limits(), NOW_US)
     assert decoded.rejected.num_rows == 0
@@ -44,10 +44,10 @@ def total_of(lines: Iterable[dict[str, Any]]) -> Sums:
         known = sets[routed.shard]
         verdicts = known.judge(routed.identity, routed.events.column("event_time_us"), routed.rows, routed.count)
         block.add(rater.rate(Judged(routed, verdicts, known.watermark_us)))
-    tables = list(block.cut("lineage", "writer", 1, NOW_US))
+    tables = read_tables(block.cut("lineage", "writer", 1, NOW_US))
     [total] = [
         sums
-        for (table, _, meter, _), sums in unpivoted(tables, told_keys(tables)).items()
+        for (table, _, meter, _), sums in unpivoted(tables).items()
         if (table, meter) == ("rollup_day", "input_tokens")
     ]
     return total

@@ -52,9 +52,8 @@ def key(number: int, feature: str, project: str, unpriced: int = 0, **more: Any)
 
 def usage(number: int, instant: str, events: int, tokens_in: int, tokens_out: int, **more: Any) -> dict[str, Any]:
     return {
-        "customer": "acme",
+        **KEYS.get(number, {}),
         "window_start": seconds(instant),
-        "key": number,
         "events": events,
         "digest": number * 10**37,
         "q0": events,
@@ -66,12 +65,15 @@ def usage(number: int, instant: str, events: int, tokens_in: int, tokens_out: in
     }
 
 
-KEYS = [
-    key(1, "chat", "web"),
-    key(2, "chat", "app"),
-    key(3, "search", "web"),
-    key(4, "images", "web", unpriced=6),
-]
+KEYS = {
+    row["key"]: row
+    for row in (
+        key(1, "chat", "web"),
+        key(2, "chat", "app"),
+        key(3, "search", "web"),
+        key(4, "images", "web", unpriced=6),
+    )
+}
 MINUTES = [
     usage(1, "2026-11-01T00:00", 3, 847_392_584_203, 0),
     usage(1, "2026-11-30T23:59", 1, 1, 7),
@@ -90,7 +92,6 @@ def days(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def acme(client: StoreClient, insert_rows: Insert) -> StoreClient:
-    insert_rows("keys", KEYS)
     insert_rows("rollup_minute", MINUTES)
     insert_rows("rollup_day", days(MINUTES))
     return client
@@ -171,29 +172,20 @@ def test_a_quantity_without_a_price_is_named(acme: StoreClient) -> None:
     assert found.total.meters["output_tokens"].unpriced_quantity == 1
 
 
-def test_the_amount_of_a_row_without_its_key_is_in_the_total_and_noted(acme: StoreClient, insert_rows: Insert) -> None:
-    insert_rows("rollup_day", days([usage(77, "2026-11-02T00:00", 1, 10, 0)]))
-    found = make_invoice(acme, "acme", parse_period("2026-11"), ("feature",))
-    assert found.total.amount_femto == TOTAL_FEMTO + 10 * RATE_INPUT
-    assert found.total.events == 13
-    assert "a key that the store does not hold" in found.notes[1]
-
-
 def test_yen_have_no_minor_unit(client: StoreClient, insert_rows: Insert) -> None:
-    insert_rows("keys", [key(1, "chat", "web", currency="JPY")])
-    insert_rows("rollup_day", days([usage(1, "2026-11-01T00:00", 1, 2_500_000_000, 0)]))
+    yen = key(1, "chat", "web", currency="JPY")
+    insert_rows("rollup_day", days([usage(1, "2026-11-01T00:00", 1, 2_500_000_000, 0, **yen)]))
     period = parse_period("2026-11")
     found = make_invoice(client, "acme", period, ("feature",))
     assert json.loads(as_json(found))["total"]["amount"] == "1500"
-    half = days([usage(1, "2026-11-01T00:00", 1, 0, 0, a1=5 * 10**14)])
+    half = days([usage(1, "2026-11-01T00:00", 1, 0, 0, **yen, a1=5 * 10**14)])
     insert_rows("rollup_day", half)
     assert make_invoice(client, "acme", period).total.amount_minor == 1500
     assert make_invoice(client, "acme", period, rounding="half-up").total.amount_minor == 1501
 
 
 def test_two_currencies_are_refused(acme: StoreClient, insert_rows: Insert) -> None:
-    insert_rows("keys", [key(9, "chat", "web", currency="EUR")])
-    insert_rows("rollup_day", days([usage(9, "2026-11-02T00:00", 1, 10, 0)]))
+    insert_rows("rollup_day", days([usage(9, "2026-11-02T00:00", 1, 10, 0, **key(9, "chat", "web", currency="EUR"))]))
     with pytest.raises(StoreError, match="priced in EUR and USD"):
         make_invoice(acme, "acme", parse_period("2026-11"))
 
@@ -331,7 +323,7 @@ def config(store_path: Path, write_rows: Callable[..., Path], tmp_path: Path) ->
     store = Store(kind="chdb", path=store_path)
     with connect(store) as client:
         migrate(client)
-        for table, rows in (("keys", KEYS), ("rollup_minute", MINUTES), ("rollup_day", days(MINUTES))):
+        for table, rows in (("rollup_minute", MINUTES), ("rollup_day", days(MINUTES))):
             insert_arrow_file(client, table, TABLES[table].names, write_rows(table, rows), f"cli-{tmp_path}")
     (tmp_path / "prices.yaml").write_text("currency: USD\nprices: []\n")
     path = tmp_path / "config.yaml"

@@ -11,7 +11,6 @@ more than sweeping up.
 
 import json
 import zlib
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import pyarrow as pa
 
 from ..errors import StateError
 from ..faults import point
-from ..state.files import SummedFile, explain, make_folder, sync_folder, write_whole
-from ..store.tables import TABLES
+from ..state.files import SummedFile, explain, make_folder, summed_up, sync_folder, write_whole
+from ..steps.combine import TableRows, Tables
+from ..store.tables import ROLLUPS, TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,12 @@ class Outbox:
     def _begun(self, number: int) -> Path:
         return self.folder / f"{self._writer}-{number:010d}.begun"
 
-    def cut(self, number: int, tables: Iterable[tuple[str, pa.Table]]) -> Block:
+    def cut(self, number: int, tables: Tables) -> Block:
         """Writes a block, synced file by file, its json last. Raises StateError."""
         files = []
         for n, (table, rows) in enumerate(tables):
             name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
-            schema = TABLES[table]
-            files.append(_write_arrow(self.folder / name, table, rows.select(schema.names).cast(schema)))
+            files.append(_write_arrow(self.folder / name, table, rows))
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
         body = json.dumps({"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]})
@@ -153,10 +152,10 @@ class Outbox:
         for file in block.files:
             path = self.folder / file.name
             try:
-                content = path.read_bytes()
+                found = summed_up(path)
             except OSError as error:
                 raise explain(error, path, "read") from error
-            if len(content) != file.bytes or zlib.crc32(content) != file.crc32:
+            if found != (file.bytes, file.crc32):
                 raise StateError(
                     f"{path}: damaged (checksum); restore it from a backup, or replay the source into a new lineage"
                 )
@@ -172,17 +171,28 @@ class Outbox:
         self._begun(block.number).unlink(missing_ok=True)
 
 
-def _write_arrow(path: Path, table: str, rows: pa.Table) -> BlockFile:
+def _write_arrow(path: Path, table: str, rows: TableRows) -> BlockFile:
+    if table not in ROLLUPS:
+        rows = _cast(rows, TABLES[table])
+    elif rows.schema.names != ROLLUPS[table].names:
+        raise ValueError(f"{table} has the columns {ROLLUPS[table].names}, not {rows.schema.names}")
     try:
         with (
             closing(SummedFile(path)) as file,
             pa.PythonFile(file, mode="w") as sink,
             pa.ipc.new_file(sink, rows.schema) as writer,
         ):
-            writer.write_table(rows.combine_chunks())
+            for batch in rows.batches:
+                writer.write_batch(batch)
     except OSError as error:
         raise explain(error, path, "write") from error
     return BlockFile(table, path.name, file.bytes, file.crc32)
+
+
+def _cast(rows: TableRows, schema: pa.Schema) -> TableRows:
+    """The few rows of the other tables, in the types of their columns, as one batch."""
+    table = pa.Table.from_batches(rows.batches, rows.schema).select(schema.names).cast(schema)
+    return TableRows(schema, table.combine_chunks().to_batches())
 
 
 def empty_outbox(folder: Path) -> bool:

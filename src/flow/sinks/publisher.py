@@ -59,7 +59,7 @@ class Publisher:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.backlog_bytes = 0
-        """Bytes of frozen blocks that wait for the store."""
+        """Bytes of blocks that were cut and are not in the store."""
         self.published = Published()
         self.trouble = ""
         """Why the store could not be reached at the last try; empty: it could."""
@@ -68,12 +68,16 @@ class Publisher:
 
     # -- for the dataflow
 
+    def expect(self, block: Block) -> None:
+        """Counts a block that was cut: it takes room from now on, also while it is not frozen."""
+        with self._changed:
+            self.backlog_bytes += block.bytes
+
     def submit(self, outbox: Outbox, block: Block) -> None:
-        """Hands over a frozen block. Raises what stopped the publisher, if anything did."""
+        """Hands over a frozen block that is expected. Raises what stopped the publisher, if anything did."""
         self.check()
         with self._changed:
             self._waiting.append((outbox, block))
-            self.backlog_bytes += block.bytes
             self._changed.notify()
 
     def check(self) -> None:

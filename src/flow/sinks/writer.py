@@ -38,13 +38,12 @@ class Writer:
         ledger: LedgerWriter | None,
         publisher: Publisher,
         clock: Callable[[], int],
-        keys_max: int,
         block_in_store: int | None = None,
     ) -> None:
         """`block_in_store` is the last block that the store has of this writer, None if that is not known."""
         self._lineage = lineage
         self._writer = writer
-        self._builder = BlockBuilder(currency, keys_max)
+        self._builder = BlockBuilder(currency)
         self._outbox = outbox
         self._ledger = ledger
         self._publisher = publisher
@@ -82,6 +81,7 @@ class Writer:
         self.quantity = manifest["quantity"] if manifest else 0
         self.amount_femto = manifest["amount_femto"] if manifest else 0
         for block in self._outbox.resume(last, self._block_in_store):
+            self._publisher.expect(block)
             self._publisher.submit(self._outbox, block)
         if self._ledger is not None:
             self._ledger.resume(manifest["ledger"] if manifest else None)
@@ -104,6 +104,7 @@ class Writer:
             number = self._last + 1
             tables = self._builder.cut(self._lineage, self._writer, number, self._clock())
             self._cut = self._outbox.cut(number, tables)
+            self._publisher.expect(self._cut)
             add_totals(self.meters, self._builder.meters)
             self.quantity += sum(quantity for quantity, _, _ in self._builder.meters.values())
             self.amount_femto += sum(amount for _, amount, _ in self._builder.meters.values())

@@ -9,7 +9,8 @@ that has grown is read on, one that has shrunk or begins differently is refused.
 import glob
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,14 +81,26 @@ class Progress:
 
 
 class FilesSource(FixedPartitionedSource[Item, bytes]):
-    """Reads every file to its end, then ends."""
+    """Reads every file to its end, then ends.
 
-    def __init__(self, patterns: tuple[str, ...], format: str, readers: int, batch_rows: int, flow: Flow) -> None:
+    `prepare` is done to each item on the reader's own thread, one item ahead of the dataflow.
+    """
+
+    def __init__(
+        self,
+        patterns: tuple[str, ...],
+        format: str,
+        readers: int,
+        batch_rows: int,
+        flow: Flow,
+        prepare: Callable[[Item], Item],
+    ) -> None:
         self._files = find_files(patterns)
         self._format = format
         self._readers = readers
         self._batch_rows = batch_rows
         self._flow = flow
+        self._prepare = prepare
         for path in self._files:
             format_of(path, format)
 
@@ -101,49 +114,62 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
         if resume_state is not None:
             kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["files"]
         progress = {name: Progress(*fields) for name, fields in kept.items()}
-        return _Reader(mine, self._format, progress, self._batch_rows, self._flow, leads=number == 0)
+        ahead = _all(mine, self._format, progress, self._batch_rows, self._prepare)
+        return _Reader(ahead, progress, self._flow, leads=number == 0)
+
+
+Ahead = tuple[Item | None, str, Progress]
+"""An item, and how far its file is read with it; without an item: the file is done."""
 
 
 class _Reader(PausingPartition[Item]):
-    def __init__(
-        self,
-        files: list[Path],
-        format: str,
-        progress: dict[str, Progress],
-        batch_rows: int,
-        flow: Flow,
-        *,
-        leads: bool,
-    ) -> None:
+    """Reads one item ahead: while the dataflow works on a batch, the next is unpacked and decoded on a second core."""
+
+    def __init__(self, items: Iterator[Ahead], progress: dict[str, Progress], flow: Flow, *, leads: bool) -> None:
         super().__init__(flow, leads=leads)
+        self._items = items
         self._progress = progress
-        self._items = self._all(files, format, batch_rows)
+        # A pool of one, and no thread of our own: it ends with the reader, and hands exceptions on.
+        self._pool = ThreadPoolExecutor(1, "reader")
+        self._next = self._pool.submit(next, items, None)
 
     def read(self) -> list[Item] | None:
-        item = next(self._items, None)
-        return None if item is None else [item]
+        while (ahead := self._next.result()) is not None:
+            self._next = self._pool.submit(next, self._items, None)
+            item, name, self._progress[name] = ahead
+            if item is not None:
+                return [item]
+        return None
 
     def snapshot(self) -> bytes:
         files = {name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()}
         return seal(MANIFEST, {"files": files})
 
-    def _all(self, files: list[Path], format: str, batch_rows: int) -> Iterator[Item]:
-        for path in files:
-            progress = self._progress.get(str(path))
-            try:
-                size = path.stat().st_size
-                if progress is not None:
-                    _check_same(path, progress, size)
-                    if progress.done and progress.size == size:
-                        continue
-                else:
-                    head = _head(path, HEAD_BYTES)
-                    progress = self._progress[str(path)] = Progress(0, 0, zlib.crc32(head), len(head), False)
-                yield from _read(path, format_of(path, format), progress, batch_rows)
-                progress.size = size
-                progress.done = True
-            except OSError as error:
-                raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+def _all(
+    files: list[Path],
+    format: str,
+    progress_before: dict[str, Progress],
+    batch_rows: int,
+    prepare: Callable[[Item], Item],
+) -> Iterator[Ahead]:
+    for path in files:
+        name = str(path)
+        try:
+            size = path.stat().st_size
+            if (before := progress_before.get(name)) is not None:
+                _check_same(path, before, size)
+                if before.done and before.size == size:
+                    continue
+                progress = replace(before)
+            else:
+                head = _head(path, HEAD_BYTES)
+                progress = Progress(0, 0, zlib.crc32(head), len(head), False)
+            for item in _read(path, format_of(path, format), progress, batch_rows):
+                yield prepare(item), name, replace(progress)
+            yield None, name, replace(progress, size=size, done=True)
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _head(path: Path, length: int) -> bytes:

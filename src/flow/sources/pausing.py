@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from bytewax.inputs import StatefulSourcePartition
 
-from ..steps.batches import Columns, Heartbeat, Lines, Unreadable
+from ..steps.batches import Columns, Decoded, Heartbeat, Lines, Unreadable
 
-Item = Lines | Columns | Unreadable | Heartbeat
+Item = Lines | Columns | Unreadable | Decoded | Heartbeat
 X = TypeVar("X")
 
 _PAUSE = timedelta(milliseconds=50)
@@ -51,7 +51,7 @@ class PausingPartition(StatefulSourcePartition[X | Heartbeat, bytes], Generic[X]
             raise StopIteration
         self._paused = self._flow.full()
         if self._paused:
-            return []
+            return [Heartbeat()]  # else the block that fills the outbox would never be frozen, nor ever published
         items = self.read()
         if items is None:
             raise StopIteration

@@ -2,10 +2,15 @@
 
 import errno
 import os
-import zlib
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
+from isal.isal_zlib import crc32
+
 from ..errors import StateError, TallyflowError
+
+_PIECE_BYTES = 1 << 20
 
 
 def explain(error: OSError, path: Path, doing: str) -> TallyflowError:
@@ -64,6 +69,12 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path, "write") from error
 
 
+def _write_all(file: FileIO, piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:  # a single write ends at 2 GiB
+        rest = rest[file.write(rest) :]
+
+
 class SummedFile:
     """A new file that something else will name: written piece by piece, summed up on the way, synced at the end."""
 
@@ -74,10 +85,8 @@ class SummedFile:
         self._file = path.open("wb", buffering=0)
 
     def write(self, piece: bytes) -> int:
-        rest = memoryview(piece)
-        while rest:  # a single write ends at 2 GiB
-            rest = rest[self._file.write(rest) :]
-        self.crc32 = zlib.crc32(piece, self.crc32)
+        _write_all(self._file, piece)
+        self.crc32 = crc32(piece, self.crc32)
         self.bytes += len(piece)
         return len(piece)
 
@@ -93,14 +102,27 @@ class SummedFile:
                 self._file.close()
 
 
-def append_synced(path: Path, at: int, content: bytes) -> None:
-    """Writes `content` at offset `at`, which must be the file's end, and syncs it. Raises StateError."""
+def summed_up(path: Path) -> tuple[int, int]:
+    """Length and CRC-32 of a file, read in pieces that stay in the cache. Raises OSError."""
+    length, checksum, piece = 0, 0, memoryview(bytearray(_PIECE_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(piece):
+            length += read
+            checksum = crc32(piece[:read], checksum)
+    return length, checksum
+
+
+def append_synced(path: Path, at: int, pieces: Sequence[bytes]) -> None:
+    """Writes the pieces one behind the other from offset `at` on, which must be the file's end, and syncs them.
+
+    Raises StateError.
+    """
     try:
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:
             if file.tell() != at:
                 raise StateError(f"{path}: is {file.tell()} bytes long, {at} are recorded; was it changed by hand?")
-            file.write(content)
-            file.flush()
+            for piece in pieces:
+                _write_all(file, piece)
             os.fsync(file.fileno())
     except OSError as error:
         raise explain(error, path, "append") from error

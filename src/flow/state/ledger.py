@@ -7,7 +7,6 @@ readers of the folder see whole files only.
 """
 
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,13 +19,12 @@ import pyarrow.parquet as pq
 from ..errors import StateError
 from ..faults import point
 from ..schema import LEDGER
-from .files import append_synced, cut_back, explain, make_folder, sync_folder
+from .files import append_synced, crc32, cut_back, explain, make_folder, summed_up, sync_folder
 
 FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""
 
 _HOUR_US = 3_600_000_000
-_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class LedgerWriter:
                 self._files.append(file)
             content = _stream(self._batches)
             point("ledger.before_append")
-            append_synced(self.path(file.number), file.length, content)
+            append_synced(self.path(file.number), file.length, [content])
             point("ledger.after_append")
             if not file.length:
                 sync_folder(self._open)
@@ -103,7 +101,7 @@ class LedgerWriter:
             length = file.length + len(content)
             closed = length >= self._file_bytes or now_us // _HOUR_US != file.opened_us // _HOUR_US
             self._files[self._files.index(file)] = OpenFile(
-                file.number, length, zlib.crc32(content, file.crc32), file.opened_us, closed
+                file.number, length, crc32(content, file.crc32), file.opened_us, closed
             )
         return self._manifest()
 
@@ -141,14 +139,11 @@ class LedgerWriter:
 
 def _check(path: Path, file: OpenFile) -> None:
     """Raises StateError if an open file is not what was appended to it: Arrow's own format would not tell."""
-    crc32 = 0
     try:
-        with path.open("rb") as content:
-            while piece := content.read(_PIECE_BYTES):
-                crc32 = zlib.crc32(piece, crc32)
+        _, checksum = summed_up(path)
     except OSError as error:
         raise explain(error, path, "read") from error
-    if crc32 != file.crc32:
+    if checksum != file.crc32:
         raise StateError(
             f"{path}: damaged (checksum); restore it from a backup, or replay the source into a new lineage"
         )

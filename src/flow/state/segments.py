@@ -9,12 +9,11 @@ is in the shard's manifest: whatever stands behind it belongs to an epoch that w
 
 import shutil
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StateError
-from .files import append_synced, cut_back, explain, make_folder, sync_folder
+from .files import append_synced, crc32, cut_back, explain, make_folder, sync_folder
 
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
@@ -53,14 +52,14 @@ class SegmentFiles:
     def append(self, number: int, records: bytes) -> None:
         """Appends and syncs one chunk. Raises StateError."""
         length = self._lengths.get(number)
-        content = b"" if length else _HEADER
+        pieces = [] if length else [_HEADER]
         for start in range(0, len(records), _CHUNK_BYTES_MAX):
-            chunk = records[start : start + _CHUNK_BYTES_MAX]
-            content += _CHUNK.pack(len(chunk), zlib.crc32(chunk)) + chunk
-        append_synced(self.path(number), length or 0, content)
+            chunk = memoryview(records)[start : start + _CHUNK_BYTES_MAX]
+            pieces += [_CHUNK.pack(len(chunk), crc32(chunk)), chunk]
+        append_synced(self.path(number), length or 0, pieces)
         if length is None:
             sync_folder(self._folder)
-        self._lengths[number] = (length or 0) + len(content)
+        self._lengths[number] = (length or 0) + sum(map(len, pieces))
 
     def length(self, number: int) -> int:
         return self._lengths[number]
@@ -81,7 +80,7 @@ class SegmentFiles:
         while at < len(content):
             length, checksum = _CHUNK.unpack_from(content, at)
             chunk = content[at + _CHUNK.size : at + _CHUNK.size + length]
-            if len(chunk) != length or zlib.crc32(chunk) != checksum:
+            if len(chunk) != length or crc32(chunk) != checksum:
                 raise StateError(
                     f"{path}: damaged at byte {at} (checksum); restore it from a backup, or start a new lineage"
                 )

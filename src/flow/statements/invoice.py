@@ -25,9 +25,6 @@ from ..store.queries.customers_like import customers_like
 from ..store.queries.months_of_customer import months_of_customer
 from ..store.queries.usage_of_customer import LEVELS, TIME_LEVELS, Usage, usage_of_customer
 
-UNKNOWN_KEY = "(unknown key)"
-"""How the meter of a row begins whose key the store does not hold."""
-
 LINE = "feature"
 """The level whose items are the invoice's lines: what is rounded."""
 
@@ -112,19 +109,13 @@ def make_invoice(
     rows = usage_of_customer(client, customer, period.start_s, period.end_s, levels)
     if not rows:
         raise _no_usage(client, customer, period)
-    known = [row for row in rows if not row.meter.startswith(UNKNOWN_KEY)]
-    currency = _only_currency({row.currency for row in known}, customer, period)
+    currency = _only_currency({row.currency for row in rows}, customer, period)
     digits = minor_digits(currency)
     total = _Tree(levels, len(by), RULES[rounding], _minor_unit_femto(digits)).total(rows)
     notes = []
     if total.unpriced:
         meters = ", ".join(sorted(name for name, use in total.meters.items() if use.unpriced_quantity))
         notes.append(f"unpriced: no price was in force for some of the {meters}; it is not in the amounts")
-    if len(known) < len(rows):
-        notes.append(
-            "some rows have a key that the store does not hold: their amounts are in the total, but their "
-            "dimensions and meters are unknown, and their events are not counted; run `tallyflow verify`"
-        )
     return Invoice(customer, period, currency, digits, rounding, tuple(by), total, notes)
 
 

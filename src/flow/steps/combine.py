@@ -2,47 +2,50 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import BalanceError
-from ..kernels import SLOTS, Combiner, Grain
+from ..kernels import SLOTS, Columns, Combiner, Slots
 from ..schema import DIMENSIONS, REQUESTS
 from .batches import source_positions
 from .deduplicate import Judged
 from .rate import Rated
 
 OUTCOMES = ("read", "accepted", "duplicate", "conflicting", "rejected", "late")
-_NONE = pa.scalar(0, pa.int32())
-_KEY_DIMENSIONS = [name for name in DIMENSIONS if name != "customer"]
 
 NOT_IN_DAYS = ("project", "model")
-"""Dimensions that the day rollup adds up over; `_core/hash.pyx` leaves them out of the coarse hash."""
+"""Dimensions that the day rollup adds up over."""
 
-Tables = Iterator[tuple[str, pa.Table]]
+BATCH_ROWS = 1 << 17
+"""Rows of a rollup that are made, and written, at once: their columns stay in the cache."""
+
+
+class TableRows(NamedTuple):
+    """Rows of one table, for one file. The batches of one table are to be read before the next table is asked for."""
+
+    schema: pa.Schema
+    batches: Iterable[pa.RecordBatch]
+
+
+Tables = Iterator[tuple[str, TableRows]]
 MeterTotals = dict[str, list[int]]
 """[quantity, amount in femto-units, unpriced quantity] by meter."""
 
 
 class BlockBuilder:
-    """Adds batches up until the block is cut.
+    """Adds batches up until the block is cut."""
 
-    `keys_max`: keys remembered; beyond, the table of keys starts anew with the next block (and tells the store again).
-    """
-
-    def __init__(self, currency: str, keys_max: int, rows_per_table_max: int = 1_000_000) -> None:
+    def __init__(self, currency: str, rows_per_table_max: int = 1_000_000) -> None:
         self._currency = currency
-        self._keys_max = keys_max
         self._rows_max = rows_per_table_max
         self._combiner = Combiner(currency)
-        self._names: dict[str, dict[str, int]] = {name: {} for name in DIMENSIONS}  # a code for each value
-        self._key_codes: list[list[pa.Array]] = []  # codes of the keys that are new in this block, per batch
-        self._told = 0  # keys that blocks before this one have told the store
-        self._coarse_told = 0  # and keys of the day rollup
         self._counts: dict[str, Counter[str]] = {}
         self.meters: MeterTotals = {}
         """What the last block that was cut adds up to."""
@@ -57,10 +60,7 @@ class BlockBuilder:
         self._count(judged)
         rows, count = judged.accepted
         if count:
-            first_key = self._combiner.key_count
-            new_rows, new = self._combiner.add(routed.events, routed.identity, rated.amounts, rows, count)
-            if new:
-                self._learn_keys(routed.events, new_rows, new, first_key)
+            self._combiner.add(routed.events, routed.identity, rated.amounts, rows, count)
         if routed.rejected.num_rows:
             self._rejected.append(routed.rejected)
         if judged.verdicts.conflicting_count:
@@ -90,19 +90,6 @@ class BlockBuilder:
         if told["read"]:
             self._counts.setdefault(routed.shard, Counter()).update(told)
 
-    def _learn_keys(self, events: pa.RecordBatch, new_rows: pa.Buffer, new: int, first_key: int) -> None:
-        picked = _picked(new_rows, new)
-        codes = [self._codes(name, events.column(name), picked) for name in DIMENSIONS]
-        self._key_codes.append(codes)
-        self._combiner.name_customers(first_key, codes[DIMENSIONS.index("customer")])
-
-    def _codes(self, dimension: str, column: pa.DictionaryArray, picked: pa.UInt32Array) -> pa.Int32Array:
-        """This builder's codes of the picked rows' values; only values that are picked get one."""
-        used = column.indices.take(picked).dictionary_encode()
-        codes = self._names[dimension]
-        values = column.dictionary.take(used.dictionary).to_pylist()
-        return pa.array([codes.setdefault(value, len(codes)) for value in values], pa.int32()).take(used.indices)
-
     @property
     def empty(self) -> bool:
         """Whether nothing at all has come in since the last block."""
@@ -120,30 +107,23 @@ class BlockBuilder:
 
         Raises OverflowStop.
         """
-        minute_rows, day_rows = self._combiner.cut()
+        self._combiner.cut()
+        rollup = _Rollup(self._combiner, self._currency)
+        for table, day in (("rollup_minute", False), ("rollup_day", True)):
+            yield from ((table, rows) for rows in rollup.files(day, self._rows_max))
         self.meters = self._meter_totals()
-        yield from self._keys()
-        ranks = _ranks(self._names["customer"])
-        customers = pa.array(list(self._names["customer"]), pa.string())
-        for table, day, rows in (("rollup_minute", False, minute_rows), ("rollup_day", True, day_rows)):
-            for grain in self._combiner.grain(day, rows, ranks, self._rows_max):
-                yield table, _rollup(grain, customers)
         seen_at = _instant(seen_at_us)
         if self._rejected:
-            yield "rejected_events", _rejected(pa.Table.from_batches(self._rejected), seen_at)
+            yield "rejected_events", _table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
         if self._conflicting:
-            yield "conflicting_events", _rows(self._conflicting, seen_at)
+            yield "conflicting_events", _table_rows(_rows(self._conflicting, seen_at))
         if self._late:
-            yield "late_events", _rows(self._late, seen_at)
-        yield (
-            "pipeline_balance",
-            pa.Table.from_pylist(
-                [
-                    {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
-                    for shard, counts in sorted(self._counts.items())
-                ]
-            ),
-        )
+            yield "late_events", _table_rows(_rows(self._late, seen_at))
+        counts = [
+            {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
+            for shard, counts in sorted(self._counts.items())
+        ]
+        yield "pipeline_balance", _table_rows(pa.Table.from_pylist(counts))
 
     def _meter_totals(self) -> MeterTotals:
         totals: MeterTotals = {}
@@ -156,46 +136,81 @@ class BlockBuilder:
     def clear(self) -> None:
         """The next block begins."""
         self._combiner.clear()
-        self._told = self._combiner.key_count
-        self._coarse_told = self._combiner.coarse_count
-        self._key_codes, self._rejected, self._conflicting, self._late = [], [], [], []
+        self._rejected, self._conflicting, self._late = [], [], []
         self._counts = {}
-        if self._told > self._keys_max:
-            self._combiner.forget_keys()
-            self._names = {name: {} for name in DIMENSIONS}
-            self._told = self._coarse_told = 0
 
-    def _keys(self) -> Tables:
-        rows = []
-        for coarse, first in ((False, self._told), (True, self._coarse_told)):
-            numbers, keys, places, count = self._combiner.new_keys(coarse, first)
-            if count:
-                rows.append(self._key_rows(coarse, numbers, keys, places, count))
-        if rows:
-            yield "keys", pa.concat_tables(rows).unify_dictionaries()
 
-    def _key_rows(self, coarse: bool, numbers: pa.Buffer, keys: pa.Buffer, places: pa.Buffer, count: int) -> pa.Table:
-        """Rows of `keys`; those of the day rollup (`coarse`) have neither project nor model."""
-        slots = self._combiner.slot_rows()
-        place = pa.Array.from_buffers(pa.int32(), count, [None, places])
-        first = pa.scalar(self._told, pa.int32())
-        within = pc.subtract(pa.Array.from_buffers(pa.int32(), count, [None, numbers]), first)
-        dims = {}
-        for n, name in enumerate(DIMENSIONS):
-            codes = pa.concat_arrays([of_batch[n] for of_batch in self._key_codes]).take(within)
-            names = pa.array(list(self._names[name]), pa.string())
-            if coarse and name in NOT_IN_DAYS:
-                codes, names = pc.multiply(place, _NONE), pa.array([""])
-            dims[name] = pa.DictionaryArray.from_arrays(codes, names, safe=False)
-        columns = {
-            "customer": dims["customer"],
-            "key": pa.Array.from_buffers(pa.binary(16), count, [None, keys]),
-            **{name: dims[name] for name in _KEY_DIMENSIONS},
-            "currency": pa.DictionaryArray.from_arrays(pc.multiply(place, _NONE), pa.array([self._currency])),
-            "meters": pa.array([names for names, _ in slots], pa.list_(pa.string())).take(place),
-            "unpriced": pa.array([mask for _, mask in slots], pa.uint8()).take(place),
+class _Rollup:
+    """The rows of both grains of a block that was cut, with the values of their dimensions."""
+
+    def __init__(self, combiner: Combiner, currency: str) -> None:
+        self._combiner = combiner
+        self._names = combiner.names()
+        self._widths = tuple(1 if len(names) < 1 << 7 else 2 if len(names) < 1 << 15 else 4 for names in self._names)
+        customers = self._names[DIMENSIONS.index("customer")]
+        self._ranks = pc.rank(customers, tiebreaker="first").cast(pa.int32())
+        rows = combiner.slot_rows()
+        joined = [",".join(meters) for meters, _ in rows]
+        codes = {text: code for code, text in enumerate(dict.fromkeys(joined))}
+        self._meters = pa.array(list(codes), pa.string())
+        self._slots = Slots(
+            pa.array([codes[text] for text in joined], pa.int32()), pa.array([mask for _, mask in rows], pa.uint8())
+        )
+        self._currency = pa.array([currency])
+
+    def files(self, day: bool, rows_max: int) -> Iterator[TableRows]:
+        """One grain in the store's order, in runs of at most `rows_max`. Raises OverflowStop."""
+        widths = tuple(
+            0 if day and name in NOT_IN_DAYS else width for name, width in zip(DIMENSIONS, self._widths, strict=True)
+        )
+        rows = self._combiner.sort(day, self._ranks)
+        written = 0
+        for first in range(0, rows, rows_max):
+            end = min(first + rows_max, rows)
+            batches = (
+                self._batch(self._combiner.write(day, at, min(BATCH_ROWS, end - at), widths, self._slots))
+                for at in range(first, end, BATCH_ROWS)
+            )
+            ahead = next(batches)
+            yield TableRows(ahead.schema, chain([ahead], batches))
+            if next(batches, None) is not None:
+                raise ValueError("the rows of a table were not read before the next was asked for")
+            written = end
+        if written != rows:
+            raise ValueError("rows of the rollups are missing")
+
+    def _batch(self, columns: Columns) -> pa.RecordBatch:
+        rows = columns.window_start.size // 4
+
+        def wide(buffer: pa.Buffer, kind: pa.DataType) -> pa.Array:
+            return pa.Array.from_buffers(kind, rows, [None, buffer])
+
+        def coded(codes: pa.Array, names: pa.StringArray) -> pa.DictionaryArray:
+            return pa.DictionaryArray.from_arrays(codes, names, safe=False)
+
+        dims = {
+            name: coded(codes, names)
+            for name, codes, names in zip(DIMENSIONS, columns.codes, self._names, strict=True)
+            if codes is not None
         }
-        return pa.table(columns)
+        named = {
+            "customer": dims.pop("customer"),
+            "window_start": wide(columns.window_start, pa.uint32()),
+            "key": wide(columns.key, pa.binary(16)),
+            **dims,
+            "currency": coded(pa.array(np.zeros(rows, np.int8)), self._currency),
+            "meters": coded(wide(columns.meters, pa.int32()), self._meters),
+            "unpriced": wide(columns.unpriced, pa.uint8()),
+            "events": wide(columns.events, pa.uint64()),
+            "digest": wide(columns.digest, pa.binary(16)),
+            **{f"q{n}": wide(columns.quantities[n], pa.binary(16)) for n in range(SLOTS)},
+            **{f"a{n}": wide(columns.amounts[n], pa.decimal128(38, 15)) for n in range(SLOTS)},
+        }
+        return pa.record_batch(named)
+
+
+def _table_rows(table: pa.Table) -> TableRows:
+    return TableRows(table.schema, table.to_batches())
 
 
 def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
@@ -204,31 +219,6 @@ def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
         sums = totals.setdefault(name, [0, 0, 0])
         for n, number in enumerate(numbers):
             sums[n] += number
-
-
-def _ranks(codes: dict[str, int]) -> pa.Int32Array:
-    """The place of each code in the order of the names' bytes."""
-    ranks = [0] * len(codes)
-    for rank, name in enumerate(sorted(codes, key=str.encode)):
-        ranks[codes[name]] = rank
-    return pa.array(ranks, pa.int32())
-
-
-def _rollup(grain: Grain, customers: pa.StringArray) -> pa.Table:
-    def wide(buffer: pa.Buffer, kind: pa.DataType) -> pa.Array:
-        return pa.Array.from_buffers(kind, grain.rows, [None, buffer])
-
-    codes = wide(grain.customer, pa.int32())
-    columns = {
-        "customer": pa.DictionaryArray.from_arrays(codes, customers),
-        "window_start": wide(grain.window_start, pa.uint32()),
-        "key": wide(grain.key, pa.binary(16)),
-        "events": wide(grain.events, pa.uint64()),
-        "digest": wide(grain.digest, pa.binary(16)),
-        **{f"q{n}": wide(grain.quantities[n], pa.binary(16)) for n in range(SLOTS)},
-        **{f"a{n}": wide(grain.amounts[n], pa.decimal128(38, 15)) for n in range(SLOTS)},
-    }
-    return pa.table(columns)
 
 
 def _instant(time_us: int) -> datetime:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..config import Store
-from ..errors import OverflowStop, StoreError, TallyflowError
+from ..errors import StoreError, TallyflowError
 
 
 class StoreUnavailable(StoreError):
@@ -82,7 +82,6 @@ _CODES_OF_A_BUSY_STORE = frozenset(
 )
 _CODES_OF_A_FULL_DISK = frozenset({75, 243})  # CANNOT_WRITE_TO_FILE_DESCRIPTOR, NOT_ENOUGH_SPACE
 _CODE_READONLY = 164
-_CODE_VIOLATED_CONSTRAINT = 469
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 300
 
@@ -235,11 +234,6 @@ def translate(error: Exception, label: str) -> TallyflowError:
         )
     if code in _CODES_OF_A_FULL_DISK or "No space left on device" in text:
         return StoreError(f"store {label}: the disk is full; free some space, then run again: nothing is lost")
-    if code == _CODE_VIOLATED_CONSTRAINT and "sums_cannot_wrap" in text:
-        return OverflowStop(
-            f"store {label}: one block holds a quantity or amount of 2^100 or more for one key and window; "
-            "look for a wrong price or quantity: nothing of the block was stored"
-        )
     if code in _CODES_OF_A_BUSY_STORE:
         return StoreBusy(f"store {label}: {text}")
     if code in _CODES_WORTH_A_RETRY:

@@ -18,28 +18,27 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, column, nullable=False) for name, column in columns.items()])
 
 
-ROLLUP = _schema(
-    customer=_TEXT,
-    window_start=pa.uint32(),  # seconds since 1970-01-01T00:00:00Z
-    key=_WIDE,
-    events=pa.uint64(),
-    digest=_WIDE,
-    **{f"q{slot}": _WIDE for slot in range(SLOTS)},
-    **{f"a{slot}": pa.decimal128(38, 15) for slot in range(SLOTS)},
-)
+def _rollup(*dimensions: str) -> pa.Schema:
+    """Codes may also be int8 or int16."""
+    return _schema(
+        customer=_TEXT,
+        window_start=pa.uint32(),  # seconds since 1970-01-01T00:00:00Z
+        key=_WIDE,
+        **dict.fromkeys(dimensions, _TEXT),
+        currency=_TEXT,
+        meters=_TEXT,  # SLOTS names joined by commas, '' for an empty slot
+        unpriced=pa.uint8(),
+        events=pa.uint64(),
+        digest=_WIDE,
+        **{f"q{slot}": _WIDE for slot in range(SLOTS)},
+        **{f"a{slot}": pa.decimal128(38, 15) for slot in range(SLOTS)},
+    )
 
-KEYS = _schema(
-    customer=_TEXT,
-    key=_WIDE,
-    project=_TEXT,
-    feature=_TEXT,
-    model=_TEXT,
-    region=_TEXT,
-    service_tier=_TEXT,
-    currency=_TEXT,
-    meters=pa.list_(pa.field("item", pa.string(), nullable=False)),  # always SLOTS names, '' for an empty slot
-    unpriced=pa.uint8(),
-)
+
+ROLLUPS = {
+    "rollup_minute": _rollup("project", "feature", "model", "region", "service_tier"),
+    "rollup_day": _rollup("feature", "region", "service_tier"),
+}
 
 REJECTED_EVENTS = _schema(
     seen_at=_INSTANT, source_position=pa.string(), reason=_TEXT, detail=pa.string(), payload=pa.binary()
@@ -81,9 +80,7 @@ PIPELINE_BALANCE = _schema(
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
-    "rollup_minute": ROLLUP,
-    "rollup_day": ROLLUP,
-    "keys": KEYS,
+    **ROLLUPS,
     "rejected_events": REJECTED_EVENTS,
     "conflicting_events": CONFLICTING_EVENTS,
     "late_events": LATE_EVENTS,

@@ -11,26 +11,32 @@
 --   fsync_after_insert, fsync_part_directory: an acknowledged insert survives a power cut; the outbox deletes
 --     its copy on the strength of that.
 
--- One row a (customer, minute, key) and block; merges add rows of the same key up. A key stands for a
--- combination of project, feature, model, region, service tier, currency and up to four meters (`keys` says
--- which): fewer, wider rows are smaller and faster to insert than one row a meter.
+-- One row a (customer, minute, key) and block; merges add rows of the same key up. The key is a hash of the columns
+-- between it and `events`: project, feature, model, region, service tier, currency and up to four meters. Fewer, wider
+-- rows are smaller and faster to insert than one row a meter.
+-- `meters` are four names joined by commas, '' for an empty slot; bit j of `unpriced` says that slot j has no price: its
+-- quantity counts, its amount is unknown.
 -- Sort key: customer first, because every question of a bill is about one customer; then time, because a bill
--- is about a period; the key last, only to make the sums distinct.
--- Merges add up in 128 bits and would wrap unseen. So no block may bring 2^100 or more in one row: it takes
--- 2^27 such blocks, one every five seconds for twenty years, before the sum of one window could wrap.
+-- is about a period; the key last, only to make the sums distinct. Equal keys have equal dimensions, so that a merge,
+-- which keeps those of any one row, keeps all of them.
+-- Merges add up in 128 bits and would wrap unseen. So no block brings 2^100 or more in one row (the kernel stops the job
+-- first): it takes 2^27 such blocks, one every five seconds for twenty years, before the sum of one window could wrap.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     customer LowCardinality(String),
     window_start DateTime('UTC'),
     key UInt128,
+    project LowCardinality(String),
+    feature LowCardinality(String),
+    model LowCardinality(String),
+    region LowCardinality(String),
+    service_tier LowCardinality(String),
+    currency LowCardinality(String),
+    meters LowCardinality(String),
+    unpriced UInt8,
     events UInt64,
     digest UInt128,
     q0 Int128, q1 Int128, q2 Int128, q3 Int128,
-    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15),
-    CONSTRAINT sums_cannot_wrap CHECK greatest(
-        abs(q0), abs(q1), abs(q2), abs(q3),
-        abs(reinterpret(a0, 'Int128')), abs(reinterpret(a1, 'Int128')),
-        abs(reinterpret(a2, 'Int128')), abs(reinterpret(a3, 'Int128'))
-    ) < toUInt128('1267650600228229401496703205376')
+    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15)
 )
 ENGINE = SummingMergeTree((events, digest, q0, q1, q2, q3, a0, a1, a2, a3))
 PARTITION BY toYYYYMM(window_start)
@@ -44,40 +50,20 @@ CREATE TABLE IF NOT EXISTS rollup_day (
     customer LowCardinality(String),
     window_start DateTime('UTC'),
     key UInt128,
+    feature LowCardinality(String),
+    region LowCardinality(String),
+    service_tier LowCardinality(String),
+    currency LowCardinality(String),
+    meters LowCardinality(String),
+    unpriced UInt8,
     events UInt64,
     digest UInt128,
     q0 Int128, q1 Int128, q2 Int128, q3 Int128,
-    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15),
-    CONSTRAINT sums_cannot_wrap CHECK greatest(
-        abs(q0), abs(q1), abs(q2), abs(q3),
-        abs(reinterpret(a0, 'Int128')), abs(reinterpret(a1, 'Int128')),
-        abs(reinterpret(a2, 'Int128')), abs(reinterpret(a3, 'Int128'))
-    ) < toUInt128('1267650600228229401496703205376')
+    a0 Decimal(38, 15), a1 Decimal(38, 15), a2 Decimal(38, 15), a3 Decimal(38, 15)
 )
 ENGINE = SummingMergeTree((events, digest, q0, q1, q2, q3, a0, a1, a2, a3))
 PARTITION BY toYYYYMM(window_start)
 ORDER BY (customer, window_start, key)
-SETTINGS merge_selector_base = 16, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
-
--- What a key stands for. The same row may be inserted by every writer and again after every restart: a key is
--- a hash of its row, so identical keys have identical rows and readers take ANY of them. `meters` always has
--- four names, '' for an empty slot; bit j of `unpriced` says that slot j has no price: its quantity counts,
--- its amount is unknown.
-CREATE TABLE IF NOT EXISTS keys (
-    customer LowCardinality(String),
-    key UInt128,
-    project LowCardinality(String),
-    feature LowCardinality(String),
-    model LowCardinality(String),
-    region LowCardinality(String),
-    service_tier LowCardinality(String),
-    currency LowCardinality(String),
-    meters Array(LowCardinality(String)),
-    unpriced UInt8,
-    CONSTRAINT four_slots CHECK length(meters) = 4
-)
-ENGINE = ReplacingMergeTree
-ORDER BY (customer, key)
 SETTINGS merge_selector_base = 16, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS rejected_events (

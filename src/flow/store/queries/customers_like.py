@@ -4,7 +4,7 @@ from ..client import StoreClient
 
 _SQL = """
 SELECT DISTINCT customer
-FROM keys
+FROM rollup_day
 ORDER BY editDistanceUTF8(lowerUTF8(customer), lowerUTF8({customer:String})), customer
 LIMIT 3
 """

@@ -4,6 +4,8 @@ from ..client import StoreClient
 from ..tables import SLOTS
 from .view_rows import CustomerRange
 
+_DAY_MEANING = "feature, region, service_tier, currency, meters, unpriced"
+_MINUTE_MEANING = f"project, model, {_DAY_MEANING}"
 _SUMS = ["events", "digest", *(f"{letter}{slot}" for letter in "qa" for slot in range(SLOTS))]
 
 
@@ -49,10 +51,13 @@ def day_disagreements(
 
 
 def ambiguous_keys(client: StoreClient, customers: CustomerRange, rows_max: int) -> list[tuple[str, str, int]]:
-    """(customer, key in hex, how many meanings) of keys that `keys` explains in several ways. Raises StoreError."""
-    meaning = "(project, feature, model, region, service_tier, currency, meters, unpriced)"
+    """(customer, key in hex, how many meanings) of keys whose rows say different things. Raises StoreError."""
+    meanings = [
+        f"SELECT customer, key, sipHash128({meaning}) AS meaning FROM {table} WHERE {customers.CONDITION}"
+        for table, meaning in (("rollup_minute", _MINUTE_MEANING), ("rollup_day", _DAY_MEANING))
+    ]
     found = client.rows(
-        f"SELECT customer, lower(hex(key)), uniqExact({meaning}) AS meanings FROM keys WHERE {customers.CONDITION} "
+        f"SELECT customer, lower(hex(key)), uniqExact(meaning) AS meanings FROM ({' UNION ALL '.join(meanings)}) "
         "GROUP BY customer, key HAVING meanings > 1 ORDER BY customer, key LIMIT {rows_max:UInt32}",
         {**customers.parameters, "rows_max": rows_max},
     )

@@ -34,13 +34,9 @@ def latest_month(client: StoreClient, lines: int = 5) -> Month:
         f"SELECT customer, {_AMOUNT} AS amount FROM rollup_day WHERE {within} GROUP BY customer "
         f"ORDER BY amount DESC, customer LIMIT {lines}"
     )
-    slots = " + ".join(f"if(bitTest(unpriced, {slot}), sums.q{slot}, 0)" for slot in range(SLOTS))
-    sums = ", ".join(f"sum(q{slot}) AS q{slot}" for slot in range(SLOTS))
+    slots = " + ".join(f"if(bitTest(unpriced, {slot}), toInt256(q{slot}), 0)" for slot in range(SLOTS))
     unpriced = client.rows(
-        f"SELECT model, sum({slots}) AS quantity FROM (SELECT customer, key, {sums} FROM rollup_minute WHERE {within} "
-        "AND key IN (SELECT key FROM keys WHERE unpriced != 0) GROUP BY customer, key) AS sums "
-        "ANY INNER JOIN (SELECT customer, key, model, unpriced FROM keys WHERE unpriced != 0) AS names "
-        "ON sums.customer = names.customer AND sums.key = names.key "
+        f"SELECT model, sum({slots}) AS quantity FROM rollup_minute WHERE {within} AND unpriced != 0 "
         f"GROUP BY model ORDER BY quantity DESC, model LIMIT {lines}"
     )
     return Month(
