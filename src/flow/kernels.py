@@ -395,7 +395,12 @@ class Combiner:
                 pa.Array.from_buffers(_INTEGERS[width], rows, [None, buffer]) if width else None
                 for width, buffer in zip(widths, codes, strict=True)
             ),
-            *(pa.allocate_buffer(size * rows) for size in (4, 1, 4, 16, 8, 16)),
+            pa.allocate_buffer(4 * rows),
+            pa.allocate_buffer(rows),
+            pa.allocate_buffer(4 * rows),
+            pa.allocate_buffer(16 * rows),
+            pa.allocate_buffer(8 * rows),
+            pa.allocate_buffer(16 * rows),
             tuple(pa.allocate_buffer(16 * rows) for _ in range(SLOTS)),
             tuple(pa.allocate_buffer(16 * rows) for _ in range(SLOTS)),
         )
@@ -408,7 +413,12 @@ class Combiner:
                 widths,
                 _address(slots.meters.buffers()[1]),
                 _address(slots.unpriced.buffers()[1]),
-                *(buffer.address for buffer in out[1:7]),
+                out.meters.address,
+                out.unpriced.address,
+                out.window_start.address,
+                out.key.address,
+                out.events.address,
+                out.digest.address,
                 tuple(buffer.address for buffer in out.quantities),
                 tuple(buffer.address for buffer in out.amounts),
             )

@@ -68,7 +68,7 @@ def test_every_edge_of_quantities_and_meters() -> None:
 
 
 def test_no_rows() -> None:
-    assert [part.size for part in identify(event_batch([]))] == [0, 0, 0, 0]
+    assert [part.size for part in identify(event_batch([]))] == [0, 0, 0]
     assert split_by_shard(pa.py_buffer(b""), 3)[2][1] == 0
 
 

@@ -69,7 +69,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise explain(error, path, "write") from error
 
 
-def _write_all(file: FileIO, piece: bytes) -> None:
+def _write_all(file: FileIO, piece: bytes | memoryview) -> None:
     rest = memoryview(piece)
     while rest:  # a single write ends at 2 GiB
         rest = rest[file.write(rest) :]
@@ -112,7 +112,7 @@ def summed_up(path: Path) -> tuple[int, int]:
     return length, checksum
 
 
-def append_synced(path: Path, at: int, pieces: Sequence[bytes]) -> None:
+def append_synced(path: Path, at: int, pieces: Sequence[bytes | memoryview]) -> None:
     """Writes the pieces one behind the other from offset `at` on, which must be the file's end, and syncs them.
 
     Raises StateError.

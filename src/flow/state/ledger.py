@@ -15,11 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 
 from ..errors import StateError
 from ..faults import point
 from ..schema import LEDGER
-from .files import append_synced, crc32, cut_back, explain, make_folder, summed_up, sync_folder
+from .files import append_synced, cut_back, explain, make_folder, summed_up, sync_folder
 
 FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""

@@ -12,8 +12,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from isal.isal_zlib import crc32
+
 from ..errors import StateError
-from .files import append_synced, crc32, cut_back, explain, make_folder, sync_folder
+from .files import append_synced, cut_back, explain, make_folder, sync_folder
 
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
@@ -52,7 +54,7 @@ class SegmentFiles:
     def append(self, number: int, records: bytes) -> None:
         """Appends and syncs one chunk. Raises StateError."""
         length = self._lengths.get(number)
-        pieces = [] if length else [_HEADER]
+        pieces: list[bytes | memoryview] = [] if length else [_HEADER]
         for start in range(0, len(records), _CHUNK_BYTES_MAX):
             chunk = memoryview(records)[start : start + _CHUNK_BYTES_MAX]
             pieces += [_CHUNK.pack(len(chunk), crc32(chunk)), chunk]
