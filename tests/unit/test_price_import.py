@@ -428,23 +428,31 @@ def test_genai_prices_by_the_hour(tmp_path: Path) -> None:
 
 
 def test_genai_prices_variants(tmp_path: Path) -> None:
+    """The first one that holds goes before the others, key by key."""
+    june = {"start_date": "2026-06-01"}
     variants = [
-        {"when": {"service_tier": "batch"}, "prices": {"output_mtok": 5}},
-        {"when": {"service_tier": "batch"}, "constraint": {"start_date": "2026-06-01"}, "prices": {"output_mtok": 4}},
-        {"when": {"service_tier": "batch", "inference_geo": "us"}, "prices": {"output_mtok": 6}},
+        {"when": {"processing": "batch"}, "constraint": june, "prices": {"output_mtok": 4}},
+        {"when": {"processing": "batch"}, "prices": {"output_mtok": 5, "cache_read_mtok": 2}},
+        {"when": {"processing": "batch"}, "prices": {"output_mtok": 7}},
+        {"when": {"service_tier": "flex"}, "constraint": june, "prices": {"cache_read_mtok": 3}},
+        {"when": {"service_tier": "flex", "inference_geo": "us"}, "prices": {"output_mtok": 6}},
+        {"when": {"search_type": "web"}, "prices": {"output_mtok": 6}},
     ]
     found = genai(tmp_path, prices={"output_mtok": 10, "cache_read_mtok": 1}, price_variants=variants)
     assert rows(found) == [
         "model: p/m, meter: cached_input_tokens, price: 1",
         "model: p/m, meter: output_tokens, price: 10",
         "model: p/m, meter: reasoning_tokens, price: 10",
+        "model: p/m, service_tier: batch, meter: cached_input_tokens, price: 2",
         "model: p/m, service_tier: batch, meter: output_tokens, price: 5",
         "model: p/m, service_tier: batch, meter: output_tokens, from: 2026-06-01T00:00:00Z, price: 4",
         "model: p/m, service_tier: batch, meter: reasoning_tokens, price: 5",
         "model: p/m, service_tier: batch, meter: reasoning_tokens, from: 2026-06-01T00:00:00Z, price: 4",
+        "model: p/m, service_tier: flex, meter: cached_input_tokens, from: 2026-06-01T00:00:00Z, price: 3",
     ]
     assert remarks(found, "left out") == [
-        "p/m: price_variants[2]: is for {service_tier: batch, inference_geo: us}; events say service_tier alone"
+        "p/m: price_variants[5]: is for {search_type: web}, which is no service tier",
+        "p/m: price_variants[4]: is for {service_tier: flex, inference_geo: us}, which is no service tier",
     ]
 
 

@@ -3,7 +3,8 @@
 A list of providers (version 3: under `providers`, beside `units`), each with models, and a model with `prices`: one
 object of prices, or a list of them of which the last one whose constraint holds is in force, and the first one where
 none does. A price has a key such as `input_mtok`, and is a number of USD or `{base, tiers}`: the tier that the input of
-the request is above holds for the whole of it. `price_variants` are other prices for a service tier.
+the request is above holds for the whole of it. `price_variants` go before these, key by key, for requests of a service
+tier; of several that hold, the first one in the list does.
 
 By the definition of that file a usage that has no price of its own has that of the usage it is part of: cached input is
 input, reasoning is output. The book is given these for the standard meters, which it does not derive from each other.
@@ -53,6 +54,7 @@ _PARTS = {
     "reasoning_tokens": "output_tokens",
 }
 """Standard meters, and what each is part of."""
+_TIER_NAMES = {"service_tier", "processing", "speed"}
 _OUTPUT_METERS = ("output", "reasoning", "citation")
 _CLOCK = re.compile(r"(\d\d):(\d\d)(?::00)?(?:\.0+)?(?:Z|\+00:00)?")
 
@@ -132,24 +134,35 @@ class _Model:
 
     def read(self, model: Mapping[str, Any]) -> None:
         prices = model.get("prices")
-        self._offer(None, prices if isinstance(prices, list) else [{"prices": prices or {}}])
-        by_tier: dict[str, list[Any]] = {}
-        for n, value in enumerate(model.get("price_variants") or ()):
-            variant = as_mapping(value, self._key)
-            when = as_mapping(variant.get("when") or {}, self._key)
-            tier = when.get("service_tier")
-            if len(when) == 1 and isinstance(tier, str):
-                by_tier.setdefault(tier, []).append(variant)
-            else:
-                told = ", ".join(f"{key}: {value}" for key, value in when.items())
-                self._leave(f"price_variants[{n}]", f"is for {{{told}}}; events say service_tier alone")
-        for tier, variants in by_tier.items():
-            self._offer(tier, variants)
+        self._offer(prices if isinstance(prices, list) else [{"prices": prices or {}}])
+        steps: dict[tuple[str, str], list[tuple[int, Tiers]]] = {}
+        # Backwards, so that what is taken later goes before what was taken earlier.
+        for n, value in reversed(list(enumerate(model.get("price_variants") or ()))):
+            variant, place = as_mapping(value, self._key), f"price_variants[{n}]"
+            tier = self._tier(place, as_mapping(variant.get("when") or {}, self._key))
+            from_us = self._start_us(place, as_mapping(variant.get("constraint") or {}, self._key))
+            if tier is None or from_us is None:
+                continue
+            for meter, tiers in self._prices(place, as_mapping(variant.get("prices") or {}, self._key), tier).items():
+                earlier = [step for step in steps.get((tier, meter), ()) if step[0] < from_us]
+                steps[tier, meter] = [*earlier, (from_us, tiers)]
+        for (tier, meter), of_meter in steps.items():
+            for from_us, tiers in of_meter:
+                self._collector.offer(Names(self._name, tier), meter, from_us, tiers)
+
+    def _tier(self, place: str, when: Mapping[str, Any]) -> str | None:
+        """The service tier that a variant is for, under whatever name the provider has for such a choice."""
+        found = next(iter(when.values())) if len(when) == 1 and when.keys() <= _TIER_NAMES else None
+        if isinstance(found, str):
+            return found
+        told = ", ".join(f"{key}: {value}" for key, value in when.items())
+        self._leave(place, f"is for {{{told}}}, which is no service tier")
+        return None
 
     def _leave(self, place: str, reason: str) -> None:
         self._collector.remark(Kind.LEFT_OUT, f"{self._key}: {place}", reason)
 
-    def _offer(self, tier: str | None, entries: Sequence[Any]) -> None:
+    def _offer(self, entries: Sequence[Any]) -> None:
         """The entries of one list; a later one goes before an earlier one."""
         always: list[tuple[int, _Prices]] = []
         hours: list[tuple[Schedule, _Prices]] = []
@@ -157,7 +170,7 @@ class _Model:
         for n, entry in enumerate(entries):
             place = f"prices[{n}]" if len(entries) > 1 else "prices"
             constraint = as_mapping(entry.get("constraint") or {}, self._key)
-            prices = self._prices(place, as_mapping(entry.get("prices") or {}, self._key), tier)
+            prices = self._prices(place, as_mapping(entry.get("prices") or {}, self._key), None)
             if n == 0:  # holds where no constraint does, its own one as well
                 always.append((0 if is_dated else self._collector.from_us, prices))
             elif "start_time" in constraint:
@@ -171,7 +184,7 @@ class _Model:
             elif (from_us := self._start_us(place, constraint)) is not None:
                 always = [entry for entry in always if entry[0] < from_us]
                 always.append((from_us, prices))
-        self._offer_all(Names(self._name, tier), always, hours)
+        self._offer_all(Names(self._name), always, hours)
 
     def _offer_all(
         self, names: Names, always: list[tuple[int, _Prices]], hours: list[tuple[Schedule, _Prices]]
@@ -236,7 +249,7 @@ class _Model:
     def _start_us(self, place: str, constraint: Mapping[str, Any]) -> int | None:
         """Since when an entry holds; dates are days of UTC."""
         if not constraint:
-            return 0
+            return self._collector.from_us
         try:
             start = datetime.strptime(str(constraint.get("start_date")), "%Y-%m-%d").replace(tzinfo=UTC)
         except ValueError:

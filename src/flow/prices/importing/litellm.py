@@ -29,6 +29,7 @@ _TOKEN_METERS = {
     "input_cost_per_audio_token": "input_audio_tokens",
     "output_cost_per_audio_token": "output_audio_tokens",
     "cache_read_input_audio_token_cost": "cached_input_audio_tokens",
+    "cache_read_input_token_cost_per_audio_token": "cached_input_audio_tokens",
     "cache_creation_input_audio_token_cost": "cache_write_audio_tokens",
     "input_cost_per_image_token": "input_image_tokens",
     "output_cost_per_image_token": "output_image_tokens",
