@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -87,6 +88,9 @@ def test_a_host_without_the_same_config_is_refused(pipeline: Pipeline) -> None:
     refused = Event()
     with Gate(Hosts(tuple(hosts), 0), theirs, 5) as gate, ThreadPoolExecutor() as threads:
         gathering = threads.submit(gate.gather, refused.is_set, print)
+        for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"host": 9}\n', b""):  # strangers do no harm
+            with socket.create_connection(Hosts(tuple(hosts), 0).endpoint(0)) as stranger:
+                stranger.sendall(nonsense)
         with pytest.raises(RefusedStart, match=r"host 1: is not what host 0 has: config, with its paths; all hosts"):
             follow(ours, book, 1, 1, Hosts(tuple(hosts), 1), Event(), print)
         refused.set()

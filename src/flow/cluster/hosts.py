@@ -5,8 +5,9 @@ processes of a host talk to all others at the ports behind its address: host:por
 
 What makes it safe is that a host says that it is ready only when none of its processes is left, and that no attempt
 begins before all are ready: so whatever happens to a connection, two attempts are never at work on one state directory.
-A host that is out of reach kills its own processes as soon as it notices; until it is back, host 0 waits. See also
-HostLock in flow/state/directory.py.
+A host that is out of reach kills its own processes as soon as it notices; until it is back, host 0 waits. A supervisor
+that takes the place of one that was killed learns by its lock whether processes of that one are left (HostLock in
+flow/state/directory.py), before it starts any; and until all are started, those of the others wait for them.
 """
 
 import hashlib
@@ -177,8 +178,9 @@ class RemoteCrew:
 class Gate:
     """Where the other hosts come to host 0; use as a context manager."""
 
-    def __init__(self, hosts: Hosts, identity: Message, allowed_s: int) -> None:
-        self._hosts, self._identity, self._allowed_s = hosts, identity, allowed_s
+    def __init__(self, hosts: Hosts, ours: Message, allowed_s: int) -> None:
+        """`ours` is what the others must have too; longer silence than `allowed_s` means that one of them is gone."""
+        self._hosts, self._ours, self._allowed_s = hosts, ours, allowed_s
         self.crews = [RemoteCrew(n, address) for n, address in enumerate(hosts.addresses) if n > 0]
         self._coming: list[Wire] = []
 
@@ -231,13 +233,15 @@ class Gate:
         """Lets in who comes, hears what all say, and shows them that host 0 is there."""
         while (connection := self._accept()) is not None:
             self._coming.append(Wire(connection, self._allowed_s))
-        for wire in list(self._coming):
+        coming, self._coming = self._coming, []
+        for wire in coming:
             try:
-                for message in wire.receive()[:1]:
-                    self._coming.remove(wire)
-                    self._let_in(wire, message)
+                messages = wire.receive()
+                if messages:
+                    self._let_in(wire, messages[0])
+                else:
+                    self._coming.append(wire)
             except WireLost:
-                self._coming.remove(wire)
                 wire.close()
         for crew in self.crews:
             crew.listen()
@@ -257,7 +261,7 @@ class Gate:
         if crew is None or not isinstance(processes, int) or not isinstance(theirs, dict):
             wire.close()
             return
-        differs = [name for name, value in self._identity.items() if theirs.get(name) != value]
+        differs = [name for name, value in self._ours.items() if theirs.get(name) != value]
         if differs:
             text = f"is not what host 0 has: {', '.join(differs)}; all hosts of a job need the same"
             wire.send("refused", text=f"host {number}: {text}")
