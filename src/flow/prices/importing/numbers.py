@@ -22,7 +22,8 @@ MEANT_DIGITS_MAX = 10
 """Of the digits of the price that was meant. A chance text of 16 digits is that near such a price once in 50,000."""
 PART_DIGITS_MAX = 6
 PARTS = (3, 7, 9, 11, 13)
-"""A price of few digits divided by one of these is recognised as well."""
+"""A price of few digits divided by one of these is recognised as well, also where its text was cut at 15 digits."""
+PART_TEXT_DIGITS_MIN = 15
 NOISE_ULPS_MAX = 4
 """How far noise reaches, in units in the last place of the double: half for the price, half for the text, and three
 operations between them."""
@@ -87,17 +88,23 @@ def meant(written: Decimal) -> tuple[Decimal, int]:
 
     - a decimal of at most MEANT_DIGITS_MAX digits, or else
     - one of at most PART_DIGITS_MAX digits, divided by one of PARTS: a third of a price, or a price in yuan at 7 to the
-      dollar, has no finite decimal, and its text is where a double was cut.
+      dollar, has no finite decimal, and its text is where a double was cut. A text of PART_TEXT_DIGITS_MIN digits will
+      do for these, if it is within one of its last digit.
 
     There is at most one such decimal: two of 10 digits are 450,000 of those units apart, or more.
     """
-    if _significant_digits(written) < NOISY_DIGITS_MIN:
+    digits = _significant_digits(written)
+    if digits < PART_TEXT_DIGITS_MIN:
         return written, 1
-    for divisor, digits in ((1, MEANT_DIGITS_MAX), *((part, PART_DIGITS_MAX) for part in PARTS)):
-        short = Context(prec=digits, rounding=ROUND_HALF_EVEN).multiply(written, Decimal(divisor))
+    cut = Fraction(10) ** (written.adjusted() + 1 - digits) if digits < NOISY_DIGITS_MIN else Fraction(0)
+    kinds = [(part, PART_DIGITS_MAX) for part in PARTS]
+    if digits >= NOISY_DIGITS_MIN:
+        kinds.insert(0, (1, MEANT_DIGITS_MAX))
+    for divisor, precision in kinds:
+        short = Context(prec=precision, rounding=ROUND_HALF_EVEN).multiply(written, Decimal(divisor))
         found = Fraction(short) / divisor
         larger = max(abs(Fraction(written)), abs(found))
-        if abs(Fraction(written) - found) <= NOISE_ULPS_MAX * ulp(larger):
+        if abs(Fraction(written) - found) <= max(NOISE_ULPS_MAX * ulp(larger), cut):
             return short.normalize(), divisor
     return written, 1
 
