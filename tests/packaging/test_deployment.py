@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from pydantic import BaseModel, ConfigDict
 
-from flow.cli.app import app
+from flow.cli.app import make_app
 from flow.config import Config, KafkaSource, parse_config
 from flow.metrics import collector
 from flow.metrics.measures import Measures
@@ -50,7 +50,7 @@ def config_of(folder: Path) -> Config:
 
 def check_command(arguments: list[str]) -> typer.Context:
     """Parses a command line of `tallyflow`, without running it."""
-    command = typer.main.get_command(app).commands[arguments[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(make_app()).commands[arguments[0]]  # type: ignore[attr-defined]
     return command.make_context(arguments[0], list(arguments[1:]))
 
 

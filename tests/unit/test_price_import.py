@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flow.cli.app import app
+from flow.cli.app import make_app
 from flow.errors import ConfigError
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, parse_price_book
@@ -480,7 +480,7 @@ def test_the_command(tmp_path: Path) -> None:
         '{"m": {"input_cost_per_token": 2.0000000000000002e-07, "input_cost_per_token": 1e-7, "dbu_cost": 1}}'
     )
     runner = CliRunner()
-    done = runner.invoke(app, ["prices", "import", "litellm", str(file), "-o", str(book)])
+    done = runner.invoke(make_app(), ["prices", "import", "litellm", str(file), "-o", str(book)])
     assert done.exit_code == 0, done.output
     assert done.stderr.splitlines() == [
         "assumed   input_cost_per_token: stands twice in one object of the file; the last one counts",
@@ -488,9 +488,9 @@ def test_the_command(tmp_path: Path) -> None:
         f"1 prices of 1 models in {book}, 1 assumed, 1 left out",
     ]
     assert parse_price_book(book.read_text(), "b").prices[0].price == "0.1"
-    again = runner.invoke(app, ["prices", "import", "litellm", str(file), "-o", str(book)])
+    again = runner.invoke(make_app(), ["prices", "import", "litellm", str(file), "-o", str(book)])
     assert isinstance(again.exception, ConfigError)
-    printed = runner.invoke(app, ["prices", "import", "litellm", str(file)])
+    printed = runner.invoke(make_app(), ["prices", "import", "litellm", str(file)])
     assert printed.stdout == book.read_text()
-    late = runner.invoke(app, ["prices", "import", "litellm", str(file), "--from", "2026-01-01"])
+    late = runner.invoke(make_app(), ["prices", "import", "litellm", str(file), "--from", "2026-01-01"])
     assert isinstance(late.exception, ConfigError)

@@ -2,36 +2,38 @@
 
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import typer
 
 from .. import __version__
 from ..errors import ConfigError, TallyflowError
-from .adapt import adapt
-from .doctor import doctor
-from .generate import generate
-from .init import init
-from .invoice import invoice
-from .plan import plan
-from .prices import prices
-from .run import run
-from .sql import sql
-from .status import status
-from .trace import trace
-from .verify import verify
 
-app = typer.Typer(
-    name="tallyflow",
-    help="Exact, provable, very fast metering and rating of AI usage.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    epilog="Exit codes: 0 done, 1 failure, 2 bad usage or config, 3 numbers do not agree.",
-)
-for command in (run, status, invoice, sql, verify, generate, trace, adapt, init, doctor):
-    app.command()(command)
-app.add_typer(prices, name="prices")
-app.add_typer(plan, name="plan")
+COMMANDS = ("run", "status", "invoice", "sql", "verify", "generate", "trace", "adapt", "init", "doctor")
+"""In the order in which help shows them; each is a function in the module of its name."""
+GROUPS = ("prices", "plan")
+"""Commands with commands of their own: a Typer in the module of its name."""
+
+
+def make_app(names: Iterable[str] = (*COMMANDS, *GROUPS)) -> typer.Typer:
+    """The commands of these names: importing all of them takes longer than most of them run."""
+    app = typer.Typer(
+        name="tallyflow",
+        help="Exact, provable, very fast metering and rating of AI usage.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        epilog="Exit codes: 0 done, 1 failure, 2 bad usage or config, 3 numbers do not agree.",
+        callback=_options,
+    )
+    for name in names:
+        found = getattr(import_module(f".{name}", __package__), name)
+        if name in GROUPS:
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -40,7 +42,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
@@ -49,8 +50,9 @@ def _options(
 
 def main() -> None:
     """The `tallyflow` command."""
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
-        app()
+        (make_app([asked]) if asked in (*COMMANDS, *GROUPS) else make_app())()
     except ConfigError as error:
         for line in error.errors:
             _say(line)
