@@ -42,7 +42,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "generate": ("errors schema", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),
-    "steps": ("errors faults schema prices state kernels", "bytewax numpy pyarrow"),
+    "steps": ("errors faults schema yaml_nodes prices state kernels", "bytewax numpy pyarrow"),
     "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),

@@ -287,6 +287,8 @@ class Config(_Model):
 
     source: Annotated[Source, Field(discriminator="kind")]
     prices: FilePath
+    require_approval: bool = False
+    """Whether a version of the price book must name an approver who is not its author."""
     store: Annotated[Store, BeforeValidator(_store)]
     state_dir: FilePath
     ledger: FilePath | None = None

@@ -32,8 +32,11 @@ from .steps.decode import decode
 from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, route, route_heartbeat
+from .steps.watch_prices import PriceWatch, UsedVersions
 
 FLOW_ID = "tallyflow"
+LEARN_US = 10_000_000
+"""Within this, every process of a job has learnt of a new version of the price book; each looks every second."""
 
 
 @dataclass
@@ -70,6 +73,14 @@ class Job:
         self._raters: dict[int, Rater] = {}
         self._count_lock = threading.Lock()
         limits = self.config.limits
+        self.prices = PriceWatch(
+            self.config.prices,
+            self.book,
+            UsedVersions(self.directory.path / "prices"),
+            limits.quantity_max,
+            self.config.require_approval,
+            self._rated_elsewhere_until_us,
+        )
         self._limits = Limits(
             event_bytes_max=limits.event_bytes_max,
             string_bytes_max=limits.string_bytes_max,
@@ -140,10 +151,16 @@ class Job:
         Not a threading.local: Bytewax's workers are no threads of Python's, so that their locals last for one call only
         (measured: a book compiled anew for every batch).
         """
-        worker = threading.get_ident()
-        if worker not in self._raters:
-            self._raters[worker] = Rater(self.book)
-        return self._raters[worker].rate(judged)
+        worker, book = threading.get_ident(), self.prices.book_for(judged.routed.events)
+        rater = self._raters.get(worker)
+        if rater is None or rater.book is not book:
+            rater = self._raters[worker] = Rater(book)
+        return rater.rate(judged)
+
+    def _rated_elsewhere_until_us(self) -> int:
+        """An instant that other processes will not have rated beyond when they learn of what is known here now: no
+        event is accepted whose time is further ahead than the clock skew."""
+        return self.clock() + self.config.limits.clock_skew_us + LEARN_US if self.compact else -1
 
     def _make_writer(self, name: str) -> Writer:
         """Combine and outbox of one shard."""

@@ -30,6 +30,7 @@ from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
 from .state.manifest import DamagedManifest
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
+from .steps.watch_prices import UsedVersions, begin
 from .store.client import StoreClient, connect
 from .store.fence import Term, check_term, highest_term, take_term
 from .store.migrate import migrate
@@ -83,6 +84,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
     book = load_price_book(config.prices, config.limits.quantity_max)
     with StateDirectory(config.state_dir) as directory:
         claim = prepare(config, directory, book.currency)
+        begin_prices(config, directory)
         begun = time.monotonic()
         job = make_job(config, book, directory, claim)
         if on_read is not None:
@@ -115,8 +117,21 @@ def prepare(config: Config, directory: StateDirectory, currency: str) -> Claim:
     return Claim(lineage, *_claim_store(config, directory, lineage))
 
 
+def begin_prices(config: Config, directory: StateDirectory) -> None:
+    """Holds the price book against the one that was used last in the state directory, and remembers it.
+
+    Raises ConfigError, RefusedStart, StateError.
+    """
+    versions = UsedVersions(directory.path / "prices")
+    begin(versions, config.prices, config.limits.quantity_max, config.require_approval, time.time_ns() // 1000)
+
+
 def make_job(config: Config, book: PriceBook, directory: StateDirectory, claim: Claim) -> Job:
-    """The job of this process, with a publisher that is not started yet."""
+    """The job of this process, with a publisher that is not started yet; with the version of the price book that was
+    used last, if a process before this one has taken over a newer one."""
+    versions = UsedVersions(directory.path / "prices")
+    if not versions.has(book):
+        book = versions.last(config.limits.quantity_max) or book
     publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, claim.term))
     return Job(config, book, directory, claim.lineage, publisher, lambda: time.time_ns() // 1000, claim.last_blocks)
 
@@ -134,6 +149,7 @@ def work(job: Job, workers: int, addresses: Sequence[str] = (), process: int = 0
 def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Share:
     publisher = job.publisher
     publisher.start()
+    job.prices.start()
     try:
         _run_dataflow(job, workers, addresses, process)
         job.drained = True
@@ -146,6 +162,8 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
     except BaseException:
         publisher.abandon()
         raise
+    finally:
+        job.prices.stop()
     writers = job.sink.writers
     return Share(
         job.read,
