@@ -102,12 +102,12 @@ def test_a_process_that_is_killed_is_started_again_with_the_others(pipeline: Pip
 def test_a_process_that_hangs_is_replaced_with_the_others(pipeline: Pipeline) -> None:
     events = make_events(600)
     write(pipeline, events)
-    pipeline.settings["limits"] = {"stall": "1s", **SMALL_BATCHES["limits"]}
+    pipeline.settings["limits"] = {"stall": "2s", **SMALL_BATCHES["limits"]}
     process = start_and_wait_for_blocks(pipeline, 2)
     first = workers_of(process)
     os.kill(first[1], signal.SIGSTOP)
     _, said = finish(process)
-    assert f"process 1 of the cluster (pid {first[1]}) has shown no sign of life for 1 s; all processes" in said
+    assert f"process 1 of the cluster (pid {first[1]}) has shown no sign of life for 2 s; all processes" in said
     assert pipeline.views() == truth(events)
 
 
