@@ -112,6 +112,23 @@ cdef int put(Segment *segment, Slot *slot, uint64_t lo, uint64_t hi, uint64_t pa
     return 0
 
 
+cdef int load(Segment *segment, const unsigned char *records, int64_t n) noexcept nogil:
+    """Puts `n` records into the table, those that it has already once; -1 when memory ran out."""
+    cdef int64_t i
+    cdef uint64_t lo
+    cdef Slot record
+    cdef Slot *slot
+    for i in range(n):
+        if i + LOOKAHEAD < n:
+            memcpy(&lo, records + (i + LOOKAHEAD) * <int64_t>sizeof(Slot), 8)
+            prefetch(&segment.slots[lo & segment.mask])
+        memcpy(&record, records + i * <int64_t>sizeof(Slot), sizeof(Slot))
+        slot = find(segment, record.lo, record.hi)
+        if slot.lo == 0 and slot.hi == 0 and put(segment, slot, record.lo, record.hi, record.payload):
+            return -1
+    return 0
+
+
 cdef int build_bloom(Segment *segment) noexcept nogil:
     cdef uint64_t i
     cdef Slot *slot
@@ -357,34 +374,34 @@ cdef class FingerprintSet:
         retired, self.retired = self.retired, []
         return retired
 
-    def restore(self, int64_t number, int64_t sealed_at_us, const unsigned char[::1] records not None):
-        """Loads one segment from its 24-byte records; oldest first, the active one (`sealed_at_us` -1) last."""
-        cdef int64_t i, n = records.shape[0] // <int64_t>sizeof(Slot)
+    def restore(self, int64_t number, int64_t sealed_at_us, int64_t records_max, chunks):
+        """Loads one segment; oldest first, the active one (`sealed_at_us` -1) last.
+
+        `chunks`: buffers of whole 24-byte records, read one after the other; together `records_max` at most, for which
+        the table has room from the start. Raises ValueError, MemoryError, and what `chunks` raises.
+        """
         cdef uint64_t slots = FIRST_SLOTS
-        cdef Slot record
-        cdef Slot *slot
+        cdef const unsigned char[::1] chunk
         cdef Segment *segment
         cdef int error = 0
-        if records.shape[0] % <int64_t>sizeof(Slot):
-            raise ValueError("a segment's records must be whole")
         if self.count and not self.segments[self.count - 1].blocks:
             raise ValueError("segments are restored oldest first, the active one last")
-        while <uint64_t>n * 4 >= slots * 3:
+        while <uint64_t>records_max * 4 >= slots * 3:
             slots *= 2
         self._check(self._open(number, slots))
         segment = &self.segments[self.count - 1]
-        with nogil:
-            for i in range(n):
-                memcpy(&record, &records[i * <int64_t>sizeof(Slot)], sizeof(Slot))
-                slot = find(segment, record.lo, record.hi)
-                if slot.lo == 0 and slot.hi == 0:
-                    error = put(segment, slot, record.lo, record.hi, record.payload)
-                    if error:
-                        break
-            if not error and sealed_at_us >= 0:
-                segment.slice_end_us = sealed_at_us
+        for chunk in chunks:
+            if chunk.shape[0] % <int64_t>sizeof(Slot):
+                raise ValueError("a segment's records must be whole")
+            if chunk.shape[0]:
+                with nogil:
+                    error = load(segment, &chunk[0], chunk.shape[0] // <int64_t>sizeof(Slot))
+                self._check(error)
+        if sealed_at_us >= 0:
+            segment.slice_end_us = sealed_at_us
+            with nogil:
                 error = build_bloom(segment)
-        self._check(error)
+            self._check(error)
 
     def restore_watermark(self, int64_t watermark_us):
         self.watermark_us = watermark_us

@@ -3,6 +3,7 @@
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -195,9 +196,9 @@ class FingerprintSet:
         """Numbers of the segments that the horizon has passed since the last call."""
         return self._set.take_retired()
 
-    def restore(self, number: int, sealed_at_us: int, records: bytes) -> None:
-        """Loads a segment; oldest first."""
-        self._set.restore(number, sealed_at_us, records)
+    def restore(self, number: int, sealed_at_us: int, records_max: int, chunks: Iterable[bytes | memoryview]) -> None:
+        """Loads a segment, oldest first: `chunks` of its 24-byte records, together `records_max` at most."""
+        self._set.restore(number, sealed_at_us, records_max, chunks)
 
     def restore_watermark(self, watermark_us: int) -> None:
         self._set.restore_watermark(watermark_us)

@@ -62,7 +62,7 @@ class Kernel:
         watermark_us, count = self.set.watermark_us, len(self.set)
         self.set = kernel.FingerprintSet(*self.limits)
         for number, (sealed_at_us, records) in sorted(self.disk.items()):
-            self.set.restore(number, sealed_at_us, records)
+            self.set.restore(number, sealed_at_us, len(records) // 24, [records])
         self.set.restore_watermark(watermark_us)
         assert len(self.set) == count
 
@@ -277,17 +277,17 @@ def test_as_many_generations_as_a_config_may_ask_for() -> None:
 def test_restore_refuses_what_it_cannot_go_on_from() -> None:
     record = bytes(range(24))
     with pytest.raises(ValueError, match="must be whole"):
-        kernel.FingerprintSet(-1, 1).restore(1, -1, record[:-1])
+        kernel.FingerprintSet(-1, 1).restore(1, -1, 1, [record[:-1]])
     tested = kernel.FingerprintSet(-1, 1)
-    tested.restore(1, -1, record)
+    tested.restore(1, -1, 1, [record])
     with pytest.raises(ValueError, match="oldest first"):
-        tested.restore(2, -1, record)
+        tested.restore(2, -1, 1, [record])
 
 
 def test_restore_without_an_active_segment() -> None:
     """Given only sealed segments, when events come, then they go into a segment of their own and the sealed stay so."""
     tested = Kernel(100, 10)
-    tested.set.restore(4, 500, (7).to_bytes(16, "little") + bytes(8))
+    tested.set.restore(4, 500, 1, [(7).to_bytes(16, "little") + bytes(8)])
     tested.set.restore_watermark(500)
     assert tested.judge([(7, 0, 500), (8, 0, 500)]) == [DUPLICATE, NEW]
     tested.store()

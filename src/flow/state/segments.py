@@ -10,6 +10,7 @@ is in the shard's manifest: whatever stands behind it belongs to an epoch that w
 import shutil
 import struct
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from isal.isal_zlib import crc32
@@ -20,7 +21,9 @@ from .files import append_synced, cut_back, explain, make_folder, sync_folder
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
 _HEADER = _FILE.pack(b"TLSG", 1, 0)
-_CHUNK_BYTES_MAX = 1 << 30
+RECORD_BYTES = 24
+_CHUNK_BYTES_MAX = RECORD_BYTES << 20
+_ROOM_BYTES = 1 << 20
 
 
 class SegmentFiles:
@@ -66,30 +69,43 @@ class SegmentFiles:
     def length(self, number: int) -> int:
         return self._lengths[number]
 
-    def read(self, number: int) -> bytes:
-        """All records of a segment. Raises StateError, naming the file, if a checksum fails."""
-        return b"".join(self._chunks(number))
+    def read(self, number: int) -> Iterator[memoryview]:
+        """The records of a segment, chunk by chunk; each is good until the next is asked for.
 
-    def _chunks(self, number: int) -> Iterator[bytes]:
-        path = self.path(number)
+        Raises StateError, naming the file, if a checksum fails.
+        """
+        path, end = self.path(number), self._lengths[number]
         try:
-            content = memoryview(path.read_bytes())[: self._lengths[number]]
+            with path.open("rb") as file:
+                yield from _chunks(file, path, end)
         except OSError as error:
             raise explain(error, path, "read") from error
-        if bytes(content[: _FILE.size]) != _HEADER:
-            raise StateError(f"{path}: not a segment of fingerprints; restore it from a backup")
-        at = _FILE.size
-        while at < len(content):
-            length, checksum = _CHUNK.unpack_from(content, at)
-            chunk = content[at + _CHUNK.size : at + _CHUNK.size + length]
-            if len(chunk) != length or crc32(chunk) != checksum:
-                raise StateError(
-                    f"{path}: damaged at byte {at} (checksum); restore it from a backup, or start a new lineage"
-                )
-            yield bytes(chunk)
-            at += _CHUNK.size + length
 
     def remove(self, number: int) -> None:
         """Deletes a segment that no durable snapshot names any more."""
         self._lengths.pop(number, None)
         self.path(number).unlink(missing_ok=True)
+
+
+def _chunks(file: BufferedReader, path: Path, end: int) -> Iterator[memoryview]:
+    if file.read(_FILE.size) != _HEADER:
+        raise StateError(f"{path}: not a segment of fingerprints; restore it from a backup")
+    at, room = _FILE.size, bytearray(_ROOM_BYTES)
+    while at < end:
+        head = file.read(_CHUNK.size)
+        if len(head) < _CHUNK.size:
+            raise _damaged(path, at)
+        length, checksum = _CHUNK.unpack(head)
+        if at + _CHUNK.size + length > end:
+            raise _damaged(path, at)
+        if length > len(room):
+            room = bytearray(length)
+        chunk = memoryview(room)[:length]
+        if file.readinto(chunk) != length or crc32(chunk) != checksum:
+            raise _damaged(path, at)
+        yield chunk
+        at += _CHUNK.size + length
+
+
+def _damaged(path: Path, at: int) -> StateError:
+    return StateError(f"{path}: damaged at byte {at} (checksum); restore it from a backup, or start a new lineage")

@@ -10,7 +10,7 @@ from ..errors import StateError
 from ..faults import point
 from ..kernels import FingerprintSet, Rows, Verdicts
 from ..state.manifest import DamagedManifest, seal, unseal
-from ..state.segments import SegmentFiles
+from ..state.segments import RECORD_BYTES, SegmentFiles
 from .route import Routed
 
 MANIFEST = "shard"
@@ -59,7 +59,8 @@ class Deduplicator:
         self._files.resume({segment["number"]: segment["length"] for segment in segments})
         for segment in segments:
             number, sealed_at_us = segment["number"], segment["sealed_at_us"]
-            self._fingerprints.restore(number, sealed_at_us, self._files.read(number))
+            records_max = segment["length"] // RECORD_BYTES
+            self._fingerprints.restore(number, sealed_at_us, records_max, self._files.read(number))
             self._sealed_at_us[number] = sealed_at_us
         if len(self._fingerprints) != manifest["fingerprints"]:
             raise StateError(
