@@ -10,9 +10,11 @@ meters choose one. Amounts are whole numbers of 10^-15 / per; `per` has a number
 
 Rows are taken 32 at a time: hash and prefetch their combinations, then rate.
 
-Cost: about 7 ns a usage item. Proved by: tests/parity/test_rate.py against flow/oracle/rating.py.
+Cost: about 10 ns a usage item at one rate, 19 ns with context tiers and a book of 20,000 prices, on a busy machine.
+Proved by: tests/parity/test_rate.py and tests/parity/test_rate_rules.py against flow/oracle/rating.py.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -75,6 +77,7 @@ cdef inline bint quantity_of(Event *event, int32_t meter, int64_t *quantity) noe
     return False
 
 
+@cython.final  # so that C may put one function into another
 cdef class RateTable:
     """A compiled price book: filled combination by combination as they are met, then only read.
 
@@ -314,7 +317,7 @@ cdef class RateTable:
         self.vectors += 1
         return self.vectors - 1
 
-    cdef Combination *_find(self, uint64_t packed) noexcept nogil:
+    cdef inline Combination *_find(self, uint64_t packed) noexcept nogil:
         cdef uint64_t at = fmix64(packed) & self.mask
         while self.table[at].packed_plus_one and self.table[at].packed_plus_one != packed + 1:
             at = (at + 1) & self.mask
@@ -360,7 +363,7 @@ cdef class RateTable:
             at = (at + 1) & self.pair_mask
         return self.profile[customer]
 
-    cdef int64_t _context(self, Event *event, int64_t context) noexcept nogil:
+    cdef inline int64_t _context(self, Event *event, int64_t context) noexcept nogil:
         """The quantities of the meters of a context together; at most INT64_MAX, which is above every threshold."""
         cdef const int64_t *members = self.numbers + context
         cdef int64_t j, total = 0
@@ -449,7 +452,7 @@ cdef class RateTable:
             place = int64_add_saturating(place, part)
         return 0
 
-    cdef int _rate(
+    cdef inline int _rate(
         self, Event *event, int64_t base, int32_t meter, int64_t quantity, char *amount, uint8_t *flag
     ) noexcept nogil:
         cdef int32_t number = self.timeline_of[base + meter] if meter >= 0 else T_UNPRICED
