@@ -87,7 +87,7 @@ class PriceBook:
 
     def pairs(self) -> set[tuple[str, str]]:
         """(customer, model) of the rows that name both."""
-        rows = (*self.prices, *self.adjustments)
+        rows: tuple[Price | Adjustment, ...] = (*self.prices, *self.adjustments)
         return {(row.selector[3], row.selector[0]) for row in rows if row.selector[3] and row.selector[0]}
 
     def timeline(self, meter: str, *, model: str, service_tier: str, region: str, customer: str) -> Timeline:
