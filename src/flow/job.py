@@ -32,7 +32,7 @@ from .steps.batches import Columns, Decoded, Heartbeat, Limits, Lines, Unreadabl
 from .steps.decode import decode
 from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
-from .steps.route import Routed, route, route_heartbeat
+from .steps.route import Routed, identified, route, route_heartbeat
 from .steps.watch_prices import PriceWatch, UsedVersions
 
 FLOW_ID = "tallyflow"
@@ -100,7 +100,7 @@ class Job:
         held = Flow(self.stop, self.outbox_full)
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
-            return files.FilesSource(source.path, source.format, readers, rows, held, self._decoded)
+            return files.FilesSource(source.path, source.format, readers, rows, held, self._ahead)
         if isinstance(source, KafkaSource):
             self.kafka_source = kafka.KafkaSource(source, self.directory.path / "kafka", rows, config.epoch_us, held)
             return self.kafka_source
@@ -130,6 +130,11 @@ class Job:
             self.unknown_fields += decoded.unknown_fields
         self.on_read(decoded.read)
         return decoded
+
+    def _ahead(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
+        """What a reader's own thread does to a batch: all that depends on nothing else."""
+        decoded = self._decoded(item)
+        return decoded if isinstance(decoded, Heartbeat) else identified(decoded)
 
     def _decoded(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
         return item if isinstance(item, Decoded | Heartbeat) else decode(item, self._limits, self.clock())

@@ -11,7 +11,7 @@ more than sweeping up.
 
 import json
 import zlib
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,12 @@ class Outbox:
 
     def cut(self, number: int, tables: Tables) -> Block:
         """Writes a block, synced file by file, its json last. Raises StateError."""
-        files = []
-        for n, (table, rows) in enumerate(tables):
-            name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
-            files.append(_write_arrow(self.folder / name, table, rows))
+        writing = []
+        with ThreadPoolExecutor(1, "outbox") as thread:
+            for n, (table, rows) in enumerate(tables):
+                name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
+                writing.append(_write_arrow(thread, self.folder / name, table, rows))
+        files = [file.result() for file in writing]
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
         body = json.dumps({"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]})
@@ -171,22 +173,47 @@ class Outbox:
         self._begun(block.number).unlink(missing_ok=True)
 
 
-def _write_arrow(path: Path, table: str, rows: TableRows) -> BlockFile:
+def _write_arrow(thread: ThreadPoolExecutor, path: Path, table: str, rows: TableRows) -> "Future[BlockFile]":
+    """Writes and syncs a file on a thread, while this one makes the next batch, and then the next file's first."""
     if table not in ROLLUPS:
         rows = _cast(rows, TABLES[table])
     elif rows.schema.names != ROLLUPS[table].names:
         raise ValueError(f"{table} has the columns {ROLLUPS[table].names}, not {rows.schema.names}")
-    try:
-        with (
-            closing(SummedFile(path)) as file,
-            pa.PythonFile(file, mode="w") as sink,
-            pa.ipc.new_file(sink, rows.schema) as writer,
-        ):
-            for batch in rows.batches:
-                writer.write_batch(batch)
-    except OSError as error:
-        raise explain(error, path, "write") from error
-    return BlockFile(table, path.name, file.bytes, file.crc32)
+    file = thread.submit(_ArrowFile, path, rows.schema).result()
+    behind: Future[None] | None = None
+    for batch in rows.batches:
+        if behind is not None:
+            behind.result()
+        behind = thread.submit(file.write, batch)
+    if behind is not None:
+        behind.result()
+    return thread.submit(file.finish, table)
+
+
+class _ArrowFile:
+    """An Arrow IPC file that is being written. Raises StateError."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        try:
+            self._file = SummedFile(path)
+        except OSError as error:
+            raise explain(error, path, "write") from error
+        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        try:
+            self._writer.write_batch(batch)
+        except OSError as error:
+            raise explain(error, self._path, "write") from error
+
+    def finish(self, table: str) -> BlockFile:
+        try:
+            self._writer.close()
+            self._file.close()
+        except OSError as error:
+            raise explain(error, self._path, "write") from error
+        return BlockFile(table, self._path.name, self._file.bytes, self._file.crc32)
 
 
 def _cast(rows: TableRows, schema: pa.Schema) -> TableRows:

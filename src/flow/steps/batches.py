@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import RejectReason
+from ..kernels import Identity
 from ..schema import EVENTS, REJECTED, STANDARD_METERS
 
 METERS_PER_EVENT_LIMIT = 1024
@@ -73,6 +74,8 @@ class Decoded:
     read: int
     unknown_fields: int
     messages: Messages | None = None
+    identity: Identity | None = None
+    """Of the events, where it was computed ahead."""
 
 
 def source_positions(origin: str, positions: pa.Int64Array, messages: Messages | None) -> pa.StringArray:
