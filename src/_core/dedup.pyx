@@ -18,7 +18,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from .int128 cimport prefetch
-from .memory cimport table_alloc, table_free
+from .memory cimport table_alloc, table_double, table_free
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -84,20 +84,26 @@ cdef inline Slot *find(Segment *segment, uint64_t lo, uint64_t hi) noexcept nogi
 
 
 cdef int grow(Segment *segment) noexcept nogil:
-    cdef uint64_t old_size = segment.mask + 1
-    cdef Slot *old = segment.slots
-    cdef Slot *slot
-    cdef uint64_t i
-    cdef Slot *slots = <Slot *>table_alloc(old_size * 2 * sizeof(Slot))
+    """Doubles the table in its place: nothing is read twice, and the memory of both is never needed at once.
+
+    Slots are taken out and put in again in the order in which they were probed, from an empty one on. None then lands
+    behind the old slot's place in either half, so that no probe passes a slot that is emptied later.
+    """
+    cdef uint64_t old_size = segment.mask + 1, first = 0, step, at
+    cdef Slot held
+    cdef Slot *slots = <Slot *>table_double(segment.slots, old_size * sizeof(Slot))
     if slots == NULL:
         return -1
     segment.slots = slots
     segment.mask = old_size * 2 - 1
-    for i in range(old_size):
-        if old[i].lo or old[i].hi:
-            slot = find(segment, old[i].lo, old[i].hi)
-            slot[0] = old[i]
-    table_free(old, old_size * sizeof(Slot))
+    while slots[first].lo or slots[first].hi:
+        first += 1
+    for step in range(1, old_size):
+        at = (first + step) & (old_size - 1)
+        held = slots[at]
+        if held.lo or held.hi:
+            memset(&slots[at], 0, sizeof(Slot))
+            find(segment, held.lo, held.hi)[0] = held
     return 0
 
 

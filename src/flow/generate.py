@@ -283,7 +283,8 @@ def _tables(spec: Synthetic) -> _Tables:
     return _Tables(spec)
 
 
-_HEX = np.array([f"{low:02x}{high:02x}".encode() for high in range(256) for low in range(256)]).view("<u4")
+_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_HEX = _DIGITS[np.arange(1 << 16)[:, None] >> np.array([4, 0, 12, 8]) & 15].view("<u4").ravel()
 """[65536]: four hexadecimal digits for two bytes, the low byte's first, as on a little-endian machine."""
 
 

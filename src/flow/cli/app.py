@@ -1,5 +1,6 @@
 """The command line. A failure is one clear line on stderr and an exit code with a meaning (DESIGN 3.5)."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterable
@@ -51,8 +52,14 @@ def _options(
 def main() -> None:
     """The `tallyflow` command."""
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    # No kernel of ours, and nothing that numpy does for us, uses BLAS, whose threads would spin beside the start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # half a million objects are made by imports, and none is ever given back
     try:
-        (make_app([asked]) if asked in (*COMMANDS, *GROUPS) else make_app())()
+        app = make_app([asked]) if asked in (*COMMANDS, *GROUPS) else make_app()
+        gc.freeze()
+        gc.enable()
+        app()
     except ConfigError as error:
         for line in error.errors:
             _say(line)
