@@ -51,12 +51,16 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
     "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),
     "cluster": ("errors config logs prices state store job run", ""),
-    "verify": ("errors schema config prices state oracle store sinks", "numpy pyarrow"),
+    "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
+    "rerate": (
+        "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
+        "numpy pyarrow",
+    ),
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
-        "verify effect",
+        "verify effect rerate",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -75,6 +79,7 @@ NO_FLOAT_ROOMS = (
     "statements",
     "verify",
     "effect",
+    "rerate",
 )
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}
 PATH_NAMES = {"folder", "path", "directory", "parent", "samples"}

@@ -28,7 +28,21 @@ POINTS = (
     "run.before_finish",
     "run.after_finish",
 )
-"""Every point, in the order of an epoch."""
+"""Every point of a run, in the order of an epoch."""
+
+RERATE_POINTS = (
+    "rerate.begun",
+    "outbox.after_rows",
+    "outbox.after_json",
+    "rerate.before_commit",
+    "rerate.after_commit",
+    "publisher.before_insert",
+    "publisher.after_insert",
+    "publisher.before_done",
+    "publisher.after_json_gone",
+    "rerate.before_done",
+)
+"""Every point of a re-rating, in its order."""
 
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()

@@ -178,7 +178,9 @@ class Job:
         """Combine and outbox of one shard."""
         config, lineage = self.config, self.lineage
         outbox = Outbox(self.directory.outbox, lineage.id, name)
-        kept = LedgerWriter(config.ledger, lineage.id, name) if config.ledger is not None else None
+        kept = None
+        if config.ledger is not None:
+            kept = LedgerWriter(config.ledger, lineage.id, name, book=self.prices.digest)
         return Writer(
             lineage.id,
             name,

@@ -29,6 +29,7 @@ from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
 from .state.manifest import DamagedManifest
+from .state.rerates import Rerates
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .steps.watch_prices import UsedVersions, begin
 from .store.client import StoreClient, connect
@@ -120,8 +121,9 @@ def prepare(config: Config, directory: StateDirectory, currency: str) -> Claim:
 def begin_prices(config: Config, directory: StateDirectory) -> None:
     """Holds the price book against the one that was used last in the state directory, and remembers it.
 
-    Raises ConfigError, RefusedStart, StateError.
+    Raises ConfigError, RefusedStart (also where a re-rating is not finished), StateError.
     """
+    Rerates(directory.path).refuse_unfinished()
     versions = UsedVersions(directory.path / "prices")
     begin(versions, config.prices, config.limits.quantity_max, config.require_approval, time.time_ns() // 1000)
 
@@ -187,7 +189,7 @@ def conclude(
     meters: MeterTotals = {}
     for share in shares:
         add_totals(meters, share.meters)
-    balance = _check_balance(config, lineage, shares)
+    balance = _check_balance(config, directory, lineage, shares)
     _mark_committed(directory)
     return Outcome(
         lineage.id,
@@ -391,8 +393,11 @@ def _mark_committed(directory: StateDirectory) -> None:
     (directory.path / "committed").touch()
 
 
-def _check_balance(config: Config, lineage: Lineage, shares: Sequence[Share]) -> dict[str, int]:
-    """The balance of the lineage as the store has it, held against the writers' own counts and against the rollups.
+def _check_balance(
+    config: Config, directory: StateDirectory, lineage: Lineage, shares: Sequence[Share]
+) -> dict[str, int]:
+    """The balance of the lineage as the store has it, held against the writers' own counts and against the rollups,
+    which also have what was re-rated.
 
     Raises BalanceError.
     """
@@ -413,7 +418,10 @@ def _check_balance(config: Config, lineage: Lineage, shares: Sequence[Share]) ->
         problems.append("read is not the sum of the outcomes")
     if any(balance[name] != written[name] for name in OUTCOMES):
         problems.append(f"the store has {balance}, the writers counted {dict(written)}")
-    expected = Totals(sum(share.quantity for share in shares), sum(share.amount_femto for share in shares))
+    corrected_femto = Rerates(directory.path).amount_femto()
+    expected = Totals(
+        sum(share.quantity for share in shares), sum(share.amount_femto for share in shares) + corrected_femto
+    )
     for table, totals in billed.items():
         if totals != expected:
             problems.append(f"{table} adds up to {totals}, the writers to {expected}")

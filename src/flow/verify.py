@@ -2,15 +2,16 @@
 
 Every accepted event is read back from the ledger's Parquet files, hashed, priced and added up in plain Python integers
 (`flow/oracle`; no kernel takes part), and the five views are compared row by row: quantity, amount, currency, events,
-unpriced quantity and digest. Customers are taken in groups, in the order of their names, so that memory follows the
+unpriced quantity and digest. Events are priced by the config's book, and those that were re-rated by the book of the
+last re-rating that they were in. Customers are taken in groups, in the order of their names, so that memory follows the
 size of a group (and of the largest customer) and not that of the ledger: 16 bytes an event are kept of all, to find an
 id that was accepted twice.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import floor
 from pathlib import Path
@@ -28,7 +29,9 @@ from .prices.book import PriceBook, load_price_book
 from .schema import DIMENSIONS, LEDGER
 from .sinks.outbox import empty_outbox
 from .state.directory import Lineage, StateDirectory
-from .state.ledger import ledger_files, unsealed_files
+from .state.ledger import ledger_files, unsealed_files, writer_and_number
+from .state.rerates import Rerate, Rerates
+from .steps.books import Books
 from .store.client import StoreClient, connect
 from .store.migrate import check_schema
 from .store.queries.storage_agreement import (
@@ -121,17 +124,21 @@ def verify(
     if lineage is None:
         raise StateError(f"{config.state_dir}: no run has begun here yet; run `tallyflow run` first")
     with StateDirectory(config.state_dir) as directory:
-        _refuse_unfinished(directory, config.ledger, lineage)
-        ledger = Ledger(config.ledger, lineage)
+        refuse_unfinished(directory, config.ledger, lineage)
+        rerates = Rerates(directory.path)
+        rerates.refuse_unfinished()
+        ledger = Ledger(config.ledger, lineage, rerates.all())
+        books = Books(directory.path, config.limits.quantity_max)
         with connect(config.store, readonly=True) as client:
             check_schema(client)
             _refuse_other_lineage(client, lineage)
-            return _Verification(client, book, ledger, scope or Scope(), Report(differences_max)).run(on_events)
+            verification = _Verification(client, book, books, ledger, scope or Scope(), Report(differences_max))
+            return verification.run(on_events)
 
 
-def _refuse_unfinished(directory: StateDirectory, folder: Path, lineage: Lineage) -> None:
-    """Events in open files, or blocks in the outbox, are not in what is compared."""
-    if any(path.name.startswith(f"{lineage.id}-") for path in unsealed_files(folder)):
+def refuse_unfinished(directory: StateDirectory, folder: Path | None, lineage: Lineage) -> None:
+    """Events in open files, or blocks in the outbox, are not in what is read. Raises RefusedStart."""
+    if folder is not None and any(path.name.startswith(f"{lineage.id}-") for path in unsealed_files(folder)):
         raise RefusedStart(
             f"{folder}: the last run was cut short and has files of the ledger unsealed; run `tallyflow run` first"
         )
@@ -160,20 +167,16 @@ class LedgerEvent:
     event_time_us: int
     dims: Dims
     usage: list[tuple[str, int]]
+    book: str = ""
+    """The digest of the price book by which it was re-rated last; "": it never was."""
 
 
 class Ledger:
     """The sealed files of one lineage."""
 
-    def __init__(self, folder: Path, lineage: Lineage) -> None:
+    def __init__(self, folder: Path, lineage: Lineage, rerates: Sequence[Rerate] = ()) -> None:
+        self._rerates = rerates
         self.files = [path for path in ledger_files(folder) if path.name.startswith(f"{lineage.id}-")]
-
-    @staticmethod
-    def writer_and_number(path: Path) -> tuple[str, int]:
-        """Who wrote a file, and which of the writer's files it is, counted from 1."""
-        _, _, rest = path.stem.partition("-")
-        writer, _, number = rest.rpartition("-")
-        return writer, int(number)
 
     def batches(self, columns: list[str], path: Path | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of all files, or of one. Raises StateError for a file that is not whole."""
@@ -190,13 +193,28 @@ class Ledger:
 
     def events(self, customers: CustomerRange, times_us: tuple[int, int]) -> Iterator[LedgerEvent]:
         """The events of some customers with times in [first, before). Raises StateError."""
-        for batch in self.batches(LEDGER.names):
+        for path in self.files:
+            covering = [rerate for rerate in self._rerates if rerate.covers(*writer_and_number(path))]
+            for event in self._events_of(path, customers, times_us):
+                yield _rerated(event, covering)
+
+    def _events_of(self, path: Path, customers: CustomerRange, times_us: tuple[int, int]) -> Iterator[LedgerEvent]:
+        for batch in self.batches(LEDGER.names, path):
             customer, time = batch.column("customer"), batch.column("time").cast(pa.int64())
             wanted = pc.and_(
                 pc.and_(pc.greater_equal(customer, customers.first), pc.less_equal(customer, customers.last)),
                 pc.and_(pc.greater_equal(time, times_us[0]), pc.less(time, times_us[1])),
             )
             yield from _ledger_events(batch.filter(wanted))
+
+
+def _rerated(event: LedgerEvent, rerates: Sequence[Rerate]) -> LedgerEvent:
+    """The event with the book of the last re-rating that it was in."""
+    customer = event.dims[DIMENSIONS.index("customer")]
+    for rerate in reversed(rerates):
+        if rerate.customer in (None, customer) and rerate.from_us <= event.event_time_us < rerate.before_us:
+            return replace(event, book=rerate.book)
+    return event
 
 
 def _ledger_events(batch: pa.RecordBatch) -> Iterator[LedgerEvent]:
@@ -218,13 +236,16 @@ def _ledger_events(batch: pa.RecordBatch) -> Iterator[LedgerEvent]:
 class _Verification:
     """One run of `verify`."""
 
-    def __init__(self, client: StoreClient, book: PriceBook, ledger: Ledger, scope: Scope, report: Report) -> None:
+    def __init__(
+        self, client: StoreClient, book: PriceBook, books: Books, ledger: Ledger, scope: Scope, report: Report
+    ) -> None:
         self._client = client
         self._book = book
+        self._books = books
         self._ledger = ledger
         self._scope = scope
         self._report = report
-        self._rates = Rates(book.prices, book.unbilled, book.adjustments)
+        self._rates = {"": Rates(book.prices, book.unbilled, book.adjustments)}
         self._seen = (array("Q"), array("Q"))  # low and high halves of every fingerprint
 
     def run(self, on_events: Callable[[int, int], None]) -> Report:
@@ -233,9 +254,13 @@ class _Verification:
             self._compare_balance()
         total = sum(counts.values())
         for customers in self._groups(counts):
-            rollup = Rollup(self._rates)
+            rollup = Rollup(self._rates[""])
+            by_book = {"": rollup}
             for event in self._ledger.events(customers, self._scope.event_times_us()):
-                low, high = words(rollup.add(event.source, event.id, event.event_time_us, event.dims, event.usage))
+                if event.book not in by_book:
+                    by_book[event.book] = Rollup(self._rates_of(event.book), rollup.minutes)
+                adding = by_book[event.book]
+                low, high = words(adding.add(event.source, event.id, event.event_time_us, event.dims, event.usage))
                 self._seen[0].append(low)
                 self._seen[1].append(high)
                 self._report.events += 1
@@ -247,6 +272,13 @@ class _Verification:
             on_events(self._report.events, total)
         self._find_duplicates()
         return self._report
+
+    def _rates_of(self, digest: str) -> Rates:
+        """What a book says by which something was re-rated. Raises StateError."""
+        if digest not in self._rates:
+            book = self._books.of(digest, "a re-rating")
+            self._rates[digest] = Rates(book.prices, book.unbilled, book.adjustments)
+        return self._rates[digest]
 
     def _count_customers(self) -> Counter[str]:
         """The events of each customer in scope."""
@@ -328,7 +360,7 @@ class _Verification:
         events: Counter[str] = Counter()
         numbers: dict[str, set[int]] = {}
         for path in self._ledger.files:
-            writer, number = Ledger.writer_and_number(path)
+            writer, number = writer_and_number(path)
             numbers.setdefault(writer, set()).add(number)
             events[writer] += sum(batch.num_rows for batch in self._ledger.batches(["id"], path))
         for writer, found in sorted(numbers.items()):

@@ -1,10 +1,15 @@
 """ClickHouse's HTTP interface in front of the embedded engine: what is sent is really executed, and the network is bad.
 
+It plays a server of a cluster as well: a statement ON CLUSTER is parsed by the engine as it is, then run without what
+needs other servers, since the embedded engine cannot replicate. What then differs from a cluster is said in
+docs/guarantees.md.
+
 `Front` serves from threads of this process. `FrontProcess` runs one in a process of its own, as a server is, so that
 what it stores outlives the runs that write to it. Spoken is what clickhouse-connect needs for our statements.
 """
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -27,6 +32,9 @@ from flow.store.client import quote_text
 from flow.store.publish import INSERT_SETTINGS
 
 Parameters = dict[str, str]
+CLUSTER = "billing"
+"""The cluster that the server says it belongs to."""
+_REPLICATED = re.compile(r"CREATE TABLE IF NOT EXISTS `?(\w+)`? ON CLUSTER .*\nENGINE = Replicated", re.DOTALL)
 BLOCK = " FORMAT Arrow"
 """What stands in every insert of a block, and in nothing else."""
 
@@ -34,6 +42,10 @@ ERRORS = {
     164: "Cannot execute query in readonly mode. (READONLY)",
     241: "(total) memory limit exceeded: would use 3.00 GiB, maximum: 2.00 GiB. (MEMORY_LIMIT_EXCEEDED)",
     243: "Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
+    285: "Number of alive replicas (1) is less than requested quorum (2/3). (TOO_FEW_LIVE_REPLICAS)",
+    286: "Another quorum insert has been already started. (UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE)",
+    289: "Replica doesn't have part 202611_0_0_0 which was successfully written to quorum of other replicas. "
+    "(REPLICA_IS_NOT_IN_QUORUM)",
     252: "Too many parts (3000). Merges are processing significantly slower than inserts. (TOO_MANY_PARTS)",
     469: "Constraint `somebody_added` for table t is violated at row 1. (VIOLATED_CONSTRAINT)",
 }
@@ -67,6 +79,13 @@ class Front:
         """Requests that a fault has met."""
         self.inserts: list[Parameters] = []
         """The parameters of every insert of a block that was executed."""
+        self.requests: list[tuple[str, Parameters]] = []
+        """Every query that was executed, as it was sent, and its parameters."""
+        self.shards = 1
+        """Of the cluster."""
+        self.macro = "replica"
+        """The one that is defined."""
+        self._replicated: set[str] = set()
 
     def __enter__(self) -> Self:
         self.accept()
@@ -114,11 +133,36 @@ class Front:
         with self._lock:
             native = self._client.native
             before, native.database = native.database, parameters.get("database", "default")
+            self.requests.append((query, dict(parameters)))
             try:
-                found = self._execute(query, parameters, body)
+                found = self._execute(self._on_one_server(query), parameters, body)
             finally:
                 native.database = before
         return None if fault is not None and fault.kind == "drop" else found
+
+    def _on_one_server(self, query: str) -> str:
+        """A query as one server that has no Keeper can run it."""
+        if " ON CLUSTER " in query:
+            self._client.native.raw_query(f"EXPLAIN AST {query}")
+            self._replicated |= set(_REPLICATED.findall(query))
+        names = ", ".join(map(quote_text, ["", *self._replicated]))
+        for written, here in (
+            (rf" ON CLUSTER `{CLUSTER}`", ""),
+            (r"ENGINE = Replicated(\w+)\('[^']*', '{replica}'(?:, )?", r"ENGINE = \1("),
+            (r"replicated_deduplication_window_seconds = \d+, ", "non_"),
+            (
+                r"FROM system\.clusters",
+                f"FROM (SELECT '{CLUSTER}' AS cluster, number AS shard_num FROM numbers({self.shards}))",
+            ),
+            (r"FROM system\.macros", f"FROM (SELECT {quote_text(self.macro)} AS macro)"),
+            (
+                r"FROM system\.tables",
+                f"FROM (SELECT name, database, if(name IN ({names}), 'Replicated', '') || engine AS engine "
+                "FROM system.tables)",
+            ),
+        ):
+            query = re.sub(written, here, query)
+        return query
 
     def _execute(self, query: str, parameters: Parameters, body: bytes) -> bytes:
         native = self._client.native
@@ -248,6 +292,10 @@ class FrontProcess:
 
 
 def main(folder: Path, host: str) -> None:
+    def requests(self) -> list[tuple[str, Parameters]]:
+        """Every query that was executed, as it was sent, and its parameters."""
+        return [(query, parameters) for query, parameters in self._ask("requests")]
+
     """Serves until stdin ends; reads requests of a FrontProcess there."""
     with connect(Store(kind="chdb", path=folder)) as client, Front(client, host) as front:
         for line in sys.stdin:

@@ -11,7 +11,20 @@ import typer
 from .. import __version__
 from ..errors import ConfigError, TallyflowError
 
-COMMANDS = ("run", "status", "invoice", "sql", "verify", "generate", "trace", "adapt", "init", "doctor")
+COMMANDS = (
+    "run",
+    "status",
+    "invoice",
+    "sql",
+    "verify",
+    "unpriced",
+    "rerate",
+    "generate",
+    "trace",
+    "adapt",
+    "init",
+    "doctor",
+)
 """In the order in which help shows them; each is a function in the module of its name."""
 GROUPS = ("prices", "plan")
 """Commands with commands of their own: a Typer in the module of its name."""

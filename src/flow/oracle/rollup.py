@@ -152,8 +152,9 @@ def _is_one_rate(price: PriceRow) -> bool:
 class Rollup:
     """Minute rows of the events that were added."""
 
-    def __init__(self, rates: Rates) -> None:
-        self.minutes: Rows = {}
+    def __init__(self, rates: Rates, minutes: Rows | None = None) -> None:
+        """`minutes`: rows to add to."""
+        self.minutes: Rows = {} if minutes is None else minutes
         self._rates = rates
         self._known: dict[Dims, tuple[Dims, bytes]] = {}  # by dimensions: what prices depend on, and their hash
 

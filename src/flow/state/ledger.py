@@ -4,12 +4,16 @@ A writer appends each epoch's events as one Arrow stream to its open file `open/
 holds the length and a checksum. A file that has grown to its size or into another hour is closed with its epoch, and
 sealed (rewritten as one Parquet file) once that epoch is committed. What is sealed is therefore never cut back, and
 readers of the folder see whole files only.
+
+Each file says by which version of the price book its events were rated: `rated_by` reads it.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,12 @@ from .files import append_synced, cut_back, explain, make_folder, summed_up, syn
 FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""
 
+GROUP_ROWS = 1 << 17
+"""Rows of a row group, unless one epoch has more."""
+
 _HOUR_US = 3_600_000_000
+_BOOK = b"price_book"
+"""In the metadata of an open file's stream: the digest of a book. In those of a sealed file: [rows, digest], ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +51,21 @@ class OpenFile:
 class LedgerWriter:
     """The ledger of one writer. Knows nothing of Bytewax."""
 
-    def __init__(self, folder: Path, lineage: str, writer: str, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lineage: str,
+        writer: str,
+        file_bytes: int = FILE_BYTES,
+        book: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`book`: the digest of the price book by which what was appended is rated; "" if that is not known."""
         self._folder = folder
         self._open = folder / "open"
         self._lineage = lineage
         self._writer = writer
         self._file_bytes = file_bytes
+        self._book = book
         self._batches: list[pa.RecordBatch] = []
         self._files: list[OpenFile] = []
         self._next = 1
@@ -92,7 +110,7 @@ class LedgerWriter:
                 file = OpenFile(self._next, 0, 0, now_us)
                 self._next += 1
                 self._files.append(file)
-            content = _stream(self._batches)
+            content = _stream(self._batches, self._book())
             point("ledger.before_append")
             append_synced(self.path(file.number), file.length, [content])
             point("ledger.after_append")
@@ -123,9 +141,11 @@ class LedgerWriter:
         make_folder(target.parent, inside=self._folder)
         temporary = target.with_suffix(".tmp")
         try:
+            books: list[tuple[int, str]] = []
             with pq.ParquetWriter(temporary, LEDGER, compression="zstd") as writer:
-                for table in _streams(source, file.length):
+                for table in _grouped(_streams(source, file.length), books):
                     writer.write_table(table)
+                writer.add_key_value_metadata({_BOOK: json.dumps(_joined(books)).encode()})
             descriptor = os.open(temporary, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
@@ -150,10 +170,36 @@ def _check(path: Path, file: OpenFile) -> None:
         )
 
 
-def _stream(batches: list[pa.RecordBatch]) -> bytes:
+def _grouped(tables: Iterable[pa.Table], books: list[tuple[int, str]]) -> Iterator[pa.Table]:
+    """The rows of many small tables in fewer larger ones, for row groups that are read at speed; and into `books`, how
+    many rows each had, and by which book they were rated."""
+    held: list[pa.Table] = []
+    for table in tables:
+        books.append((table.num_rows, (table.schema.metadata or {}).get(_BOOK, b"").decode()))
+        held.append(table.replace_schema_metadata())
+        if sum(one.num_rows for one in held) >= GROUP_ROWS:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _joined(books: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Runs of rows with one book."""
+    runs = [(book, [rows for rows, _ in of_book]) for book, of_book in groupby(books, key=lambda found: found[1])]
+    return [(sum(rows), book) for book, rows in runs]
+
+
+def rated_by(metadata: pq.FileMetaData) -> list[tuple[int, str]]:
+    """Of a sealed file: (rows, digest of the price book that rated them), in the order of its rows; "": not known."""
+    found = (metadata.metadata or {}).get(_BOOK)
+    return [(rows, book) for rows, book in json.loads(found)] if found else [(metadata.num_rows, "")]
+
+
+def _stream(batches: list[pa.RecordBatch], book: str) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_stream(sink, LEDGER, options=options) as writer:
+    with pa.ipc.new_stream(sink, LEDGER.with_metadata({_BOOK: book}), options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return bytes(sink.getvalue())
@@ -170,6 +216,13 @@ def _streams(path: Path, length: int) -> Iterator[pa.Table]:
                 raise StateError(
                     f"{path}: damaged ({error}); restore it from a backup, or replay the source"
                 ) from error
+
+
+def writer_and_number(path: Path) -> tuple[str, int]:
+    """Who wrote a sealed file, and which of the writer's files it is, counted from 1."""
+    _, _, rest = path.stem.partition("-")
+    writer, _, number = rest.rpartition("-")
+    return writer, int(number)
 
 
 def ledger_files(folder: Path) -> list[Path]:

@@ -108,22 +108,22 @@ class BlockBuilder:
         Raises OverflowStop.
         """
         self._combiner.cut()
-        rollup = _Rollup(self._combiner, self._currency)
+        rollup = Rollup(self._combiner, self._currency)
         for table, day in (("rollup_minute", False), ("rollup_day", True)):
             yield from ((table, rows) for rows in rollup.files(day, self._rows_max))
         self.meters = self._meter_totals()
         seen_at = _instant(seen_at_us)
         if self._rejected:
-            yield "rejected_events", _table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
+            yield "rejected_events", table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
         if self._conflicting:
-            yield "conflicting_events", _table_rows(_rows(self._conflicting, seen_at))
+            yield "conflicting_events", table_rows(_rows(self._conflicting, seen_at))
         if self._late:
-            yield "late_events", _table_rows(_rows(self._late, seen_at))
+            yield "late_events", table_rows(_rows(self._late, seen_at))
         counts = [
             {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
             for shard, counts in sorted(self._counts.items())
         ]
-        yield "pipeline_balance", _table_rows(pa.Table.from_pylist(counts))
+        yield "pipeline_balance", table_rows(pa.Table.from_pylist(counts))
 
     def _meter_totals(self) -> MeterTotals:
         totals: MeterTotals = {}
@@ -140,7 +140,7 @@ class BlockBuilder:
         self._counts = {}
 
 
-class _Rollup:
+class Rollup:
     """The rows of both grains of a block that was cut, with the values of their dimensions."""
 
     def __init__(self, combiner: Combiner, currency: str) -> None:
@@ -209,7 +209,7 @@ class _Rollup:
         return pa.record_batch(named)
 
 
-def _table_rows(table: pa.Table) -> TableRows:
+def table_rows(table: pa.Table) -> TableRows:
     return TableRows(table.schema, table.to_batches())
 
 

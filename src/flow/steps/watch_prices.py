@@ -110,6 +110,7 @@ class PriceWatch:
         self._rated_until_us = -1
         self._candidate: tuple[PriceBook, str] | None = None
         self._seen = (-1, 0, 0)
+        self._digest: tuple[PriceBook, str] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -122,6 +123,13 @@ class PriceWatch:
                 self._take(*candidate)
             self._rated_until_us = max(self._rated_until_us, last_event_us)
             return self._book
+
+    def digest(self) -> str:
+        """Of the book in use: all events that were rated so far in this run are rated as it says."""
+        book = self._book
+        if self._digest is None or self._digest[0] is not book:
+            self._digest = book, book.digest()
+        return self._digest[1]
 
     def look(self) -> None:
         """Reads the file if it has changed since the last look."""

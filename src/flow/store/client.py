@@ -11,12 +11,16 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import pyarrow as pa
 
 from ..config import Store
 from ..errors import StoreError, TallyflowError
@@ -48,6 +52,21 @@ SETTINGS: dict[str, str] = {
 }
 """Settings that results depend on, passed on every connection whatever the server's profile says."""
 
+CLUSTER_SETTINGS: dict[str, str] = {
+    # A write is answered once most replicas have it: the failure of one does not take an answered write away.
+    "insert_quorum": "auto",
+    "insert_quorum_timeout": "60000",  # ms; the server gives up before we do, and says so
+    # A replica that lacks a write which was answered refuses to be read, instead of showing an old fence or a smaller
+    # bill. ClickHouse can tell only if a table takes one write at a time.
+    "select_sequential_consistency": "1",
+    "insert_quorum_parallel": "0",
+    "enable_parallel_replicas": "0",
+    # A change of tables is done when all servers have done it.
+    "distributed_ddl_task_timeout": "180",
+    "distributed_ddl_output_mode": "throw",
+}
+"""Passed as well where the tables are on a cluster."""
+
 ENGINE_OPTIONS: dict[str, str] = {
     # The engine shares the process with the pipeline. By default it would take 90 % of the machine and 5 GB
     # of caches.
@@ -67,6 +86,9 @@ _CODES_WORTH_A_RETRY = frozenset(
         210,  # NETWORK_ERROR
         236,  # ABORTED
         242,  # TABLE_IS_READ_ONLY (a replica that lost its keeper)
+        285,  # TOO_FEW_LIVE_REPLICAS
+        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+        289,  # REPLICA_IS_NOT_IN_QUORUM (it is behind the others)
         319,  # UNKNOWN_STATUS_OF_INSERT
         394,  # QUERY_WAS_CANCELLED
         425,  # SYSTEM_ERROR
@@ -82,6 +104,9 @@ _CODES_OF_A_BUSY_STORE = frozenset(
 )
 _CODES_OF_A_FULL_DISK = frozenset({75, 243})  # CANNOT_WRITE_TO_FILE_DESCRIPTOR, NOT_ENOUGH_SPACE
 _CODE_READONLY = 164
+_CODE_NOT_OUR_TURN = 286
+_TURN_WAIT_S = 5
+"""How long an insert waits for those of other processes into the same replicated table, before that is a trouble."""
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 300
 
@@ -98,11 +123,12 @@ class Answer:
 class StoreClient:
     """One connection; `database` is where unqualified table names are looked up."""
 
-    def __init__(self, native: Any, label: str, database: str, *, embedded: bool) -> None:
+    def __init__(self, native: Any, label: str, database: str, *, embedded: bool, cluster: str | None = None) -> None:
         self.native = native
         self.label = label
         self.database = database
         self.embedded = embedded
+        self.cluster = cluster
 
     def use_database(self) -> None:
         """Look up unqualified names in our database from now on; it has to exist."""
@@ -110,10 +136,7 @@ class StoreClient:
 
     def command(self, sql: str, parameters: Parameters | None = None) -> None:
         """Run a statement that returns nothing of interest."""
-        try:
-            self.native.command(sql, parameters=parameters)
-        except Exception as error:
-            raise self._error(error) from error
+        self._in_turn(lambda: self.native.command(sql, parameters=parameters))
 
     def rows(self, sql: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query as Python values: integers int, decimals Decimal, times naive and UTC."""
@@ -121,6 +144,15 @@ class StoreClient:
             return [tuple(row) for row in self.native.query(sql, parameters=parameters).result_rows]
         except Exception as error:
             raise self._error(error) from error
+
+    def arrow(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
+        """The rows of a query as Arrow: text as strings, 128-bit integers as 16 bytes. Raises StoreError."""
+        settings = {"output_format_arrow_string_as_string": "1"}
+        try:
+            body = self.native.raw_query(sql, parameters=parameters, settings=settings, fmt="ArrowStream")
+        except Exception as error:
+            raise self._error(error) from error
+        return pa.ipc.open_stream(body).read_all()
 
     def answer(self, sql: str, parameters: Parameters | None = None) -> Answer:
         """The rows of a query ready for JSON: times ISO 8601 with Z, wide integers and decimals as text."""
@@ -152,25 +184,23 @@ class StoreClient:
 
     def insert_file(self, table: str, columns: Sequence[str], path: Path, settings: Mapping[str, str]) -> None:
         """Insert an Arrow IPC file as it lies on disk; publish.py says with which settings."""
-        try:
-            if self.embedded:
-                names = ", ".join(f"`{name}`" for name in columns)
-                pairs = ", ".join(f"{name} = {quote_text(value)}" for name, value in settings.items())
-                self.native.command(
-                    f"INSERT INTO `{self.database}`.`{table}` ({names}) FROM INFILE {quote_text(str(path))} "
-                    f"COMPRESSION 'none' SETTINGS {pairs} FORMAT Arrow"
+        if self.embedded:
+            names = ", ".join(f"`{name}`" for name in columns)
+            pairs = ", ".join(f"{name} = {quote_text(value)}" for name, value in settings.items())
+            sql = (
+                f"INSERT INTO `{self.database}`.`{table}` ({names}) FROM INFILE {quote_text(str(path))} "
+                f"COMPRESSION 'none' SETTINGS {pairs} FORMAT Arrow"
+            )
+            self._in_turn(lambda: self.native.command(sql))
+            return
+
+        def send() -> None:
+            with path.open("rb") as file:
+                self.native.raw_insert(
+                    f"`{self.database}`.`{table}`", list(columns), file, settings=dict(settings), fmt="Arrow"
                 )
-            else:
-                with path.open("rb") as file:
-                    self.native.raw_insert(
-                        f"`{self.database}`.`{table}`",
-                        list(columns),
-                        file,
-                        settings=dict(settings),
-                        fmt="Arrow",
-                    )
-        except Exception as error:
-            raise self._error(error) from error
+
+        self._in_turn(send)
 
     def knows_setting(self, name: str) -> bool:
         """Whether the engine has a setting of this name."""
@@ -185,6 +215,19 @@ class StoreClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _in_turn(self, write: Callable[[], object]) -> None:
+        """Runs what may write. A replicated table takes one insert at a time and refuses others meanwhile, so an insert
+        of another process is waited for."""
+        give_up_at = time.monotonic() + _TURN_WAIT_S
+        while True:
+            try:
+                write()
+                return
+            except Exception as error:
+                if getattr(error, "code", None) != _CODE_NOT_OUR_TURN or time.monotonic() >= give_up_at:
+                    raise self._error(error) from error
+            time.sleep(random.uniform(0.01, 0.05))  # nobody tells when the turn is ours; never in step with others
 
     def _error(self, error: Exception) -> TallyflowError:
         return translate(error, self.label)
@@ -203,7 +246,7 @@ def connect(store: Store, *, readonly: bool = False) -> StoreClient:
     """
     client = _connect_embedded(store, readonly) if store.kind == "chdb" else _connect_server(store)
     try:
-        for name, value in SETTINGS.items():
+        for name, value in (SETTINGS | (CLUSTER_SETTINGS if store.cluster is not None else {})).items():
             if client.knows_setting(name):
                 client.native.set_client_setting(name, value)
         if readonly:
@@ -270,7 +313,7 @@ def _connect_server(store: Store) -> StoreClient:
         )
     except Exception as error:
         raise translate(error, store.url) from error
-    return StoreClient(native, store.url, store.database, embedded=False)
+    return StoreClient(native, store.url, store.database, embedded=False, cluster=store.cluster)
 
 
 def _connect_embedded(store: Store, readonly: bool) -> StoreClient:

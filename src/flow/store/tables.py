@@ -1,5 +1,5 @@
 """The Arrow schema of every storage table, as its blocks are written to the outbox. The DDL is in
-ddl/001_tables.sql.
+ddl/.
 
 128-bit integers are fixed_size_binary(16), little endian; DateTime is uint32 seconds; DateTime64(6) is
 microseconds.
@@ -77,6 +77,23 @@ PIPELINE_BALANCE = _schema(
     late=pa.uint64(),
 )
 
+CORRECTIONS = _schema(
+    customer=_TEXT,
+    window_start=pa.uint32(),
+    meter=_TEXT,
+    id=pa.string(),
+    kind=_TEXT,
+    currency=_TEXT,
+    quantity=_WIDE,
+    unpriced_quantity=_WIDE,
+    amount=pa.decimal128(38, 15),
+    reason=pa.string(),
+    author=pa.string(),
+    book_before=pa.string(),
+    book_after=pa.string(),
+    created=_INSTANT,
+)
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
@@ -85,5 +102,6 @@ TABLES: dict[str, pa.Schema] = {
     "conflicting_events": CONFLICTING_EVENTS,
     "late_events": LATE_EVENTS,
     "pipeline_balance": PIPELINE_BALANCE,
+    "corrections": CORRECTIONS,
     "lineages": LINEAGES,
 }

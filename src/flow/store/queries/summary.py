@@ -37,7 +37,7 @@ def latest_month(client: StoreClient, lines: int = 5) -> Month:
     slots = " + ".join(f"if(bitTest(unpriced, {slot}), toInt256(q{slot}), 0)" for slot in range(SLOTS))
     unpriced = client.rows(
         f"SELECT model, sum({slots}) AS quantity FROM rollup_minute WHERE {within} AND unpriced != 0 "
-        f"GROUP BY model ORDER BY quantity DESC, model LIMIT {lines}"
+        f"GROUP BY model HAVING quantity != 0 ORDER BY quantity DESC, model LIMIT {lines}"
     )
     return Month(
         month,

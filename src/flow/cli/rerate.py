@@ -1,0 +1,166 @@
+"""`tallyflow rerate`: usage that was billed by one price book, by another."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..config import Config, load_config
+from ..errors import ConfigError
+from ..prices.values import instant_text, parse_instant_us
+from ..rerate.asked import Scope
+from ..rerate.rerating import Asked, Outcome, Source, dry_run, resume
+from ..rerate.rerating import rerate as rerate_config
+from ..rounding import FEMTO_DIGITS, decimal_text
+from ..statements.render import printable
+
+SHOWN_MAX = 50
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+class Window(StrEnum):
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+def rerate(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    from_: Annotated[str | None, typer.Option("--from", help="The first event time, an instant.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Where event times end, an instant; not included.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="The price book to re-rate by.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Re-rate this customer only.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
+    source: Annotated[Source, typer.Option(help="Where usage is read; auto: the rollups, if the book allows it.")] = (
+        Source.AUTO
+    ),
+    author: Annotated[str, typer.Option(help="Who changes it; default: the author of the book's version.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, or a link to it; default: that of the book's version.")] = "",
+    window: Annotated[Window, typer.Option(help="The windows by which differences are shown.")] = Window.DAY,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that read the ledger.")] = 2,
+    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    resume_: Annotated[
+        bool, typer.Option("--resume", help="Only publish what a re-rating that was cut short has left.")
+    ] = False,
+) -> None:
+    """Rate usage anew by another price book, and put the difference into the store, once."""
+    settings = load_config(config)
+    if resume_:
+        left = resume(settings)
+        typer.echo(f"{left.name} is in the store now." if left is not None else "Nothing was left.", err=True)
+        return
+    asked = Asked(
+        Scope(_instant_us(from_, "--from"), _instant_us(to, "--to"), customer),
+        _given(prices, "--prices"),
+        author,
+        reason,
+        source,
+        window.value,
+    )
+    outcome = _with_progress(settings, asked, dry, workers)
+    if format_ is Format.JSON:
+        typer.echo(_as_json(outcome))
+    else:
+        _print(outcome, dry, Console())
+
+
+def _given(path: Path | None, option: str) -> Path:
+    if path is None:
+        raise ConfigError(f"{option}: is missing")
+    return path
+
+
+def _instant_us(text: str | None, option: str) -> int:
+    if text is None:
+        raise ConfigError(f"{option}: is missing")
+    try:
+        return parse_instant_us(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {text!r} {error}") from None
+
+
+def _with_progress(config: Config, asked: Asked, dry: bool, workers: int) -> Outcome:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("re-rating {task.completed:,} rows"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task("re-rating", total=None)
+        return (dry_run if dry else rerate_config)(config, asked, workers, lambda rows: progress.advance(task, rows))
+
+
+def _amount(femto: int) -> str:
+    return decimal_text(femto, FEMTO_DIGITS, trim=True)
+
+
+def _as_json(outcome: Outcome) -> str:
+    """One object; quantities and amounts are strings: JSON readers would not hold them exactly."""
+    return json.dumps(
+        {
+            "id": outcome.rerate.name if outcome.rerate is not None else None,
+            "source": outcome.source.value,
+            "currency": outcome.currency,
+            "book_before": outcome.books_before,
+            "book_after": outcome.book_after,
+            "rated": outcome.rows,
+            "unsealed_files": outcome.unsealed_files,
+            "corrections": outcome.corrections,
+            "amount": _amount(outcome.amount_femto),
+            "differences": [
+                {
+                    "customer": row.customer,
+                    "window_start": instant_text(row.window_start_s * 1_000_000),
+                    "meter": row.meter,
+                    "amount": _amount(row.amount_femto),
+                    "unpriced_quantity": str(row.unpriced_quantity),
+                }
+                for row in outcome.differences
+            ],
+        },
+        ensure_ascii=False,
+        indent=2,
+    )
+
+
+def _print(outcome: Outcome, dry: bool, console: Console) -> None:
+    if outcome.why:
+        typer.echo(f"From the ledger: {outcome.why}.", err=True)
+    if outcome.unsealed_files:
+        typer.echo(f"{outcome.unsealed_files} files of the ledger are not sealed yet; they are not in this.", err=True)
+    if outcome.differences:
+        table = Table(title=f"what changes, in {outcome.currency}", title_justify="left")
+        for name in ("customer", "window", "meter"):
+            table.add_column(name, overflow="fold")
+        for name in ("amount", "unpriced quantity"):
+            table.add_column(name, justify="right", overflow="fold")
+        for row in outcome.differences[:SHOWN_MAX]:
+            start = f"{datetime.fromtimestamp(row.window_start_s, UTC):%Y-%m-%d %H:%M}"
+            cells = (Text(printable(text)) for text in (row.customer, start, row.meter))
+            table.add_row(*cells, _amount(row.amount_femto), f"{row.unpriced_quantity:,}")
+        console.print(table)
+        if len(outcome.differences) > SHOWN_MAX:
+            console.print(f"The first {SHOWN_MAX} of {len(outcome.differences):,} rows; --format json has all.")
+    if not outcome.differences:
+        done = "Nothing differs"
+    elif dry or outcome.rerate is None:
+        done = f"It would change {_amount(outcome.amount_femto)} {outcome.currency}; nothing was changed"
+    else:
+        done = f"{outcome.rerate.name} has changed {_amount(outcome.amount_femto)} {outcome.currency}"
+    read = "events of the ledger" if outcome.source is Source.LEDGER else "rows of the rollups"
+    console.print(Text(f"{done}: {outcome.rows:,} {read}, {outcome.corrections:,} corrections."))

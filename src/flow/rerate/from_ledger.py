@@ -1,0 +1,137 @@
+"""Usage to re-rate, event by event: from the sealed files of the ledger, with the book that rated each event last."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import SourceError
+from ..kernels import usage_lists
+from ..schema import DIMENSIONS, EVENTS, LEDGER
+from ..state.ledger import ledger_files, rated_by, writer_and_number
+from ..state.rerates import Rerate
+from .asked import Scope
+
+BATCH_ROWS = 1 << 16
+_COLUMNS = ["time", *DIMENSIONS, "usage"]
+_KEYS = "usage.key_value.key"
+
+
+def files_of(folder: Path, lineage: str) -> list[Path]:
+    """The sealed files of a lineage, oldest first."""
+    return [path for path in ledger_files(folder) if path.name.startswith(f"{lineage}-")]
+
+
+def last_files(files: Sequence[Path]) -> dict[str, int]:
+    """The number of the last file of each writer."""
+    found: dict[str, int] = {}
+    for writer, number in map(writer_and_number, files):
+        found[writer] = max(found.get(writer, 0), number)
+    return found
+
+
+def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The EVENTS of a file that are in scope, with the digest of the book that rated them; without ids and sources.
+
+    Raises SourceError.
+    """
+    writer, number = writer_and_number(path)
+    covering = [
+        rerate for rerate in rerates if rerate.covers(writer, number) and rerate.times(scope.from_us, scope.before_us)
+    ]
+    try:
+        with pq.ParquetFile(path, read_dictionary=[*DIMENSIONS, _KEYS]) as file:
+            if not _is_ledger(file.schema_arrow):
+                raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
+            books = rated_by(file.metadata)
+            digests = list(dict.fromkeys([*(book for _, book in books), *(rerate.book for rerate in covering)]))
+            of_row = np.repeat([digests.index(book) for _, book in books], [rows for rows, _ in books])
+            first = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if _touches(file.metadata.row_group(group), scope):
+                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=_COLUMNS, use_threads=False):
+                        book = of_row[first : first + batch.num_rows]
+                        for at, chosen in _by_book(batch, book, scope, covering, digests):
+                            yield digests[at], _as_events(chosen)
+                        first += batch.num_rows
+                        rows -= batch.num_rows
+                first += rows
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _is_ledger(schema: pa.Schema) -> bool:
+    """Whether a file has the columns of a ledger; text is read as dictionaries."""
+    return bool(schema.names == LEDGER.names and schema.field("time").type == LEDGER.field("time").type)
+
+
+def _touches(group: pq.RowGroupMetaData, scope: Scope) -> bool:
+    times = group.column(LEDGER.names.index("time")).statistics
+    if times is None or not times.has_min_max:
+        return True
+    first, last = (pa.scalar(time, LEDGER.field("time").type).value for time in (times.min, times.max))
+    return bool(first < scope.before_us and last >= scope.from_us)
+
+
+def _by_book(
+    batch: pa.RecordBatch, book: Any, scope: Scope, rerates: Sequence[Rerate], digests: Sequence[str]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows in scope of each book, by its place in `digests`: the last of all that have rated a row."""
+    time = batch.column("time").cast(pa.int64()).to_numpy()
+    wanted = (time >= scope.from_us) & (time < scope.before_us)
+    if scope.customer is not None:
+        wanted &= _is(batch, scope.customer)
+    for rerate in rerates:
+        touched = (time >= rerate.from_us) & (time < rerate.before_us)
+        if rerate.customer is not None:
+            touched &= _is(batch, rerate.customer)
+        book = np.where(touched, digests.index(rerate.book), book)
+    for at in np.unique(book[wanted]):
+        chosen = wanted & (book == at)
+        yield int(at), batch if chosen.all() else batch.filter(pa.array(chosen))
+
+
+def _is(batch: pa.RecordBatch, customer: str) -> Any:
+    column = batch.column("customer")
+    return pc.equal(column.dictionary, customer).to_numpy(zero_copy_only=False)[column.indices.to_numpy()]
+
+
+def _as_events(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """LEDGER rows as EVENTS without ids and sources, which rating does not look at."""
+    rows, usage = batch.num_rows, batch.column("usage")
+    offsets = usage.offsets.to_numpy()
+    first, items = int(offsets[0]), int(offsets[-1] - offsets[0])
+    meter = _coded(usage.keys.slice(first, items))
+    quantity = usage.items.slice(first, items).to_numpy()
+    columns = {
+        "id": pa.repeat(pa.scalar(""), rows),
+        "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([""])),
+        "event_time_us": _whole(batch.column("time").cast(pa.int64())),
+        **{name: _coded(batch.column(name)) for name in DIMENSIONS},
+        "usage": usage_lists(
+            rows,
+            pa.py_buffer(np.ascontiguousarray(offsets - first)),
+            pa.py_buffer(np.ascontiguousarray(meter.indices.to_numpy())),
+            pa.py_buffer(np.ascontiguousarray(quantity)),
+            items,
+            meter.dictionary,
+        ),
+        "position": pa.array(np.zeros(rows, np.int64)),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
+
+
+def _coded(column: pa.Array) -> pa.DictionaryArray:
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(_whole(column.indices), column.dictionary.cast(pa.string()))
+
+
+def _whole(column: pa.Array) -> pa.Array:
+    """The same without an offset into a larger array, which kernels do not follow."""
+    return pa.concat_arrays([column]) if column.offset == 0 else pa.array(column.to_numpy(), column.type)

@@ -1,0 +1,207 @@
+"""Re-rating: after it the views are those of a run by the new book, to the last digit, and only once."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.errors import ConfigError, RefusedStart, StateError
+from flow.prices.book import parse_price_book
+from flow.rerate.asked import Scope
+from flow.rerate.rerating import Asked, Outcome, Source, dry_run, rerate
+from flow.schema import DIMENSIONS
+from flow.verify import verify
+
+from .harness import PRICES, Event, Pipeline, assert_refused, make_events, truth
+
+DAY_US = 86_400_000_000
+START_US = int(datetime(2026, 2, 27, tzinfo=UTC).timestamp()) * 10**6
+WHOLE = Scope(START_US, START_US + 10 * DAY_US)
+
+# What was unpriced has a price, one price is withdrawn, one raised in the middle, requests cost something.
+HEALED = (
+    PRICES.replace('"15"', '"14.5"').replace("12:00:30Z", "12:01:00Z")
+    + """
+  - {model: unlisted, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 1_000_000, price: "0.01"}
+  - {model: unlisted, meter: output_tokens, from: 2026-02-28T09:41:00Z, per: 1_000_000, price: "0.02"}
+  - {meter: denoising_steps, from: 2020-01-01T00:00:00Z, per: 1000, price: "1"}
+  - {meter: cached_input_tokens, from: 2026-03-01T00:00:00Z, withdrawn: true}
+  - {meter: requests, customer: zeta, from: 2026-02-28T00:00:00Z, per: 1000, price: "5"}
+""".lstrip("\n")
+)
+TIERED = HEALED + ('  - {meter: audio_seconds, from: 2020-01-01T00:00:00Z, per_started: 5, price: "1"}\n')
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return make_events(500)
+
+
+@pytest.fixture
+def billed(pipeline: Pipeline, events: list[Event]) -> Pipeline:
+    """A pipeline with a month that was billed by PRICES, and two other books."""
+    pipeline.write("events.ndjson", events)
+    pipeline.run()
+    (pipeline.folder / "healed.yaml").write_text(HEALED)
+    (pipeline.folder / "tiered.yaml").write_text(TIERED)
+    return pipeline
+
+
+def asked(pipeline: Pipeline, book: str = "healed.yaml", **changes: Any) -> Asked:
+    return replace(Asked(WHOLE, pipeline.folder / book, "ana", "ticket 7"), **changes)
+
+
+def corrections(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return pipeline.rows("SELECT * FROM corrections ORDER BY ALL")
+
+
+def check_sums(pipeline: Pipeline, outcome: Outcome) -> None:
+    """The differences that are told are those of `corrections`, and together those of the views."""
+    found = pipeline.rows(
+        "SELECT sum(toInt256(reinterpret(amount, 'Int128'))), sum(unpriced_quantity) FROM corrections"
+    )
+    assert found[0] == (outcome.amount_femto, sum(row.unpriced_quantity for row in outcome.differences))
+    assert sum(row.amount_femto for row in outcome.differences) == outcome.amount_femto
+
+
+@pytest.mark.parametrize("source", [Source.LEDGER, Source.ROLLUPS])
+def test_the_views_become_those_of_a_run_by_the_new_book(billed: Pipeline, events: list[Event], source: Source) -> None:
+    before = billed.views()
+    would = dry_run(billed.config(), asked(billed, source=source))
+    assert billed.views() == before
+    done = rerate(billed.config(), asked(billed, source=source))
+    assert billed.views() == truth(events, HEALED)
+    assert done.rerate is not None
+    assert (done.differences, done.amount_femto, done.corrections) == (
+        would.differences,
+        would.amount_femto,
+        would.corrections,
+    )
+    check_sums(billed, done)
+    assert len(corrections(billed)) == done.corrections > 100
+    digests = [parse_price_book(text, "book").digest() for text in (PRICES, HEALED)]
+    said = billed.rows("SELECT DISTINCT id, kind, author, reason, book_before, book_after, currency FROM corrections")
+    assert said == [("rerate-000001", "rerate", "ana", "ticket 7", *digests, "USD")]
+    again = rerate(billed.config(), asked(billed, source=source))
+    assert (again.rerate, again.differences, len(corrections(billed))) == (None, [], done.corrections)
+
+
+def test_only_what_differs_gets_a_row_and_the_rows_before_stay(billed: Pipeline) -> None:
+    rows = "SELECT * FROM rollup_minute ORDER BY ALL"
+    billed.execute("SYSTEM STOP MERGES rollup_minute")
+    before = billed.rows(rows)
+    scope = Scope(START_US + DAY_US, START_US + DAY_US + 3600 * 10**6, "zeta")
+    rerate(billed.config(), asked(billed, source=Source.LEDGER, scope=scope))
+    added = billed.rows("SELECT DISTINCT customer, events, digest FROM rollup_minute WHERE events = 0")
+    assert added == [("zeta", 0, 0)]
+    assert [row for row in billed.rows(rows) if row[11]] == before
+
+
+def test_auto_takes_the_ledger_where_a_minute_has_not_one_rate(billed: Pipeline, events: list[Event]) -> None:
+    assert dry_run(billed.config(), asked(billed)).source is Source.ROLLUPS
+    done = rerate(billed.config(), asked(billed, "tiered.yaml"))
+    assert done.source is Source.LEDGER
+    assert "audio_seconds" in done.why
+    assert billed.views() == truth(events, TIERED)
+    with pytest.raises(ConfigError, match="audio_seconds"):
+        rerate(billed.config(), asked(billed, "tiered.yaml", source=Source.ROLLUPS))
+    # The book of the run changes within a minute, at 12:00:30, so that the rollups cannot bring it back.
+    back = rerate(billed.config(), asked(billed, "prices.yaml"))
+    assert (back.source, back.books_before) == (Source.LEDGER, [parse_price_book(TIERED, "t").digest()])
+    assert billed.views() == truth(events)
+
+
+def test_parts_one_after_the_other(billed: Pipeline, events: list[Event]) -> None:
+    """given a customer and then a day, and at last everything, by books that differ
+    when each is rated by the book that was last for it
+    then the views follow, and so does verify"""
+    config = billed.config()
+    middle = Scope(START_US + DAY_US, START_US + 2 * DAY_US)
+    rerate(config, asked(billed, source=Source.LEDGER, scope=replace(WHOLE, customer="acme")))
+    rerate(config, asked(billed, "tiered.yaml", source=Source.LEDGER, scope=middle))
+    report = verify(config)
+    assert (report.difference_count, report.events) == (0, len(events))
+    done = rerate(config, asked(billed, source=Source.LEDGER))
+    assert len(done.books_before) == 3
+    assert billed.views() == truth(events, HEALED)
+    assert verify(config).difference_count == 0
+
+
+def test_a_run_goes_on_behind_it(billed: Pipeline, events: list[Event]) -> None:
+    rerate(billed.config(), asked(billed, source=Source.LEDGER))
+    more = [event | {"id": f"more-{n}"} for n, event in enumerate(events[:100])]
+    billed.write("more.ndjson", more)
+    billed.run()
+    assert verify(billed.config()).difference_count == 0
+    # Of the events behind it the run's own book is what was before.
+    done = rerate(billed.config(), asked(billed, source=Source.LEDGER))
+    assert done.books_before == sorted(parse_price_book(text, "b").digest() for text in (PRICES, HEALED))
+    assert billed.views() == truth([*events, *more], HEALED)
+
+
+def test_events_of_several_versions_of_the_book(pipeline: Pipeline, events: list[Event]) -> None:
+    """given a price that is added for the past between two runs
+    when what both have billed is re-rated by it
+    then only what was rated without it changes"""
+    pipeline.write("a.ndjson", events[:250])
+    pipeline.run()
+    pipeline.prices = (
+        PRICES + '  - {model: unlisted, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 1, price: "2"}\n'
+    )
+    pipeline.write("b.ndjson", events[250:])
+    pipeline.run()
+    assert verify(pipeline.config()).difference_count > 0
+    dry = dry_run(pipeline.config(), asked(pipeline, "prices.yaml", source=Source.LEDGER))
+    assert len(dry.books_before) == 2
+    assert {row.meter for row in dry.differences} == {"input_tokens"}
+    rerate(pipeline.config(), asked(pipeline, "prices.yaml", source=Source.LEDGER))
+    assert pipeline.views() == truth(events, pipeline.prices)
+    assert verify(pipeline.config()).difference_count == 0
+
+
+def test_unpriced_and_rerate_as_commands(billed: Pipeline, events: list[Event]) -> None:
+    expected: dict[tuple[str, str, str], int] = {}
+    for (_, dims, meter), row in truth(events)["minute"].items():
+        key = dims[DIMENSIONS.index("model")], dims[0], meter
+        expected[key] = expected.get(key, 0) + row[3]
+    found = billed.command("unpriced", "--format", "json")
+    told = {
+        (row["model"], row["customer"], row["meter"]): int(row["unpriced_quantity"]) for row in json.loads(found.stdout)
+    }
+    assert told == {key: quantity for key, quantity in expected.items() if quantity}
+    times = ("--from", "2026-02-27T00:00:00Z", "--to", "2026-03-05T00:00:00Z", "--prices", "healed.yaml")
+    dry = billed.command("rerate", *times, "--dry-run")
+    assert (dry.returncode, "nothing was changed" in dry.stdout) == (0, True), dry.stderr
+    done = billed.command("rerate", *times, "--author", "ana", "--reason", "ticket 7", "--format", "json")
+    document = json.loads(done.stdout)
+    assert document["id"] == "rerate-000001"
+    left = billed.command("unpriced", "--model", "unlisted")
+    assert " input_tokens" not in left.stdout
+    assert "output_tokens" in left.stdout
+    assert billed.command("rerate", "--resume").stderr == "Nothing was left.\n"
+    assert_refused(billed.command("rerate", *times[:4]), 2, "--prices: is missing")
+
+
+def test_what_is_refused(billed: Pipeline, tmp_path: Path) -> None:
+    config = billed.config()
+    with pytest.raises(ConfigError, match="--from: must be a whole minute") as wrong:
+        dry_run(config, asked(billed, scope=Scope(5, 1)))
+    assert len(wrong.value.errors) == 3
+    with pytest.raises(ConfigError, match="say who changes"):
+        rerate(config, asked(billed, author=""))
+    (billed.folder / "euro.yaml").write_text(HEALED.replace("USD", "EUR"))
+    with pytest.raises(ConfigError, match="EUR"):
+        dry_run(config, asked(billed, "euro.yaml"))
+    (billed.folder / "twelfth.yaml").write_text(
+        HEALED.replace('per: 1_000_000, price: "0.01"', 'per: 12_000_000, price: "1"')
+    )
+    with pytest.raises(RefusedStart, match="no whole number"):
+        dry_run(config, asked(billed, "twelfth.yaml", source=Source.LEDGER))
+    with pytest.raises(RefusedStart, match="names no approver"):
+        dry_run(billed.config(require_approval=True), asked(billed))
+    billed.config(require_approval=False)
+    with pytest.raises(StateError, match="no run has begun"):
+        dry_run(billed.config(state_dir=str(tmp_path / "other")), asked(billed))
