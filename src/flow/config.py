@@ -37,6 +37,7 @@ from .config_values import (
 )
 from .yaml_nodes import Problems, Steps, compose, did_you_mean, kind_of, line_of, pairs, read_text, shown
 
+_CLUSTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ENVIRONMENT = re.compile(r"\$\{([^}]*)\}?")
 
 
@@ -150,7 +151,8 @@ class Store(_Model):
     """Where rollups go: ClickHouse embedded in this process (chdb), or a ClickHouse server.
 
     `chdb:run/store` is a folder relative to the config, `chdb:///var/lib/store` an absolute one. A server is
-    `clickhouse://user:password@host:8123/database`, with `?secure=true` for TLS.
+    `clickhouse://user:password@host:8123/database`, with `?secure=true` for TLS and `?cluster=NAME` for tables that all
+    servers of this cluster hold.
     """
 
     kind: Literal["chdb", "clickhouse"]
@@ -163,6 +165,8 @@ class Store(_Model):
     password: SecretStr | None = None
     database: str = "tallyflow"
     secure: bool = False
+    cluster: str | None = None
+    """As the server's `remote_servers` names it; None: the tables are on that one server."""
 
     @property
     def url(self) -> str:
@@ -170,8 +174,8 @@ class Store(_Model):
         if self.kind == "chdb":
             return f"chdb://{self.path}"
         host = f"[{self.host}]" if ":" in str(self.host) else self.host
-        secure = "?secure=true" if self.secure else ""
-        return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{secure}"
+        options = ["secure=true"] * self.secure + [f"cluster={self.cluster}"] * (self.cluster is not None)
+        return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{'?' * bool(options)}{'&'.join(options)}"
 
 
 def _store(value: object, info: ValidationInfo) -> Store:
@@ -208,8 +212,14 @@ def _clickhouse_store(url: str) -> Store:
     if not NAME.fullmatch(database):
         raise problem("has a database whose name is not letters, digits and _")
     options = parse_qsl(parts.query, keep_blank_values=True)
-    if parts.fragment or any(option not in (("secure", "true"), ("secure", "false")) for option in options):
-        raise problem("has an option other than ?secure=true; write # and ? of a password as %23 and %3F")
+    cluster = dict(options).get("cluster")
+    known = (("secure", "true"), ("secure", "false"), ("cluster", cluster))
+    if parts.fragment or any(option not in known for option in options):
+        raise problem(
+            "has an option other than ?secure=true and ?cluster=NAME; write # and ? of a password as %23 and %3F"
+        )
+    if cluster is not None and not _CLUSTER.fullmatch(cluster):
+        raise problem("has a cluster whose name is not letters, digits, _, - and dots")
     secure = ("secure", "true") in options
     return Store(
         kind="clickhouse",
@@ -219,6 +229,7 @@ def _clickhouse_store(url: str) -> Store:
         password=SecretStr(unquote(parts.password or "")),
         database=database,
         secure=secure,
+        cluster=cluster,
     )
 
 

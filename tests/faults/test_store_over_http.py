@@ -11,8 +11,9 @@ from tests.e2e.harness import Pipeline, Views, assert_refused, balance, make_eve
 
 import flow.store.client
 from flow.generate import Synthetic, expected, expected_quantities, prices_yaml
+from flow.store.client import CLUSTER_SETTINGS, StoreUnavailable
 
-from .http_front import Fault, FrontProcess
+from .http_front import CLUSTER, Fault, FrontProcess
 
 EVENTS = make_events(600)
 
@@ -204,3 +205,34 @@ def test_row_5_an_outage_fills_the_outbox_then_pauses_the_source_then_all_is_pub
     assert again.balance == balance(accepted=counts.accepted, duplicate=counts.duplicate, rejected=counts.rejected)
     sums = dict(pipeline.rows("SELECT meter, sum(quantity) FROM usage_by_minute GROUP BY meter"))
     assert sums == expected_quantities(spec) | {"requests": counts.accepted}
+
+
+# ---- A cluster of servers, as far as one engine can play it ----
+
+
+def test_a_whole_run_on_a_cluster_is_exact_and_waits_while_replicas_are_away(
+    pipeline: Pipeline, front: FrontProcess, told: Views
+) -> None:
+    pipeline.settings |= {"store": f"{front.url}?cluster={CLUSTER}"}
+    for code in (285, 286):
+        front.fault(Fault("error", times=2, code=code))
+    assert_exact(pipeline, told)
+    assert front.met() == 4
+    # when it goes on, and is read, then each of those requests is for a cluster, the fence and the balance too
+    assert pipeline.run().read == 0
+    assert pipeline.command("verify").returncode == 0
+    asked = {
+        what: [parameters for query, parameters in front.requests() if what in query]
+        for what in ("INSERT INTO fence", "FROM fence", "FROM pipeline_balance", "FROM lineages", "rollup_minute")
+    }
+    for what, requests in asked.items():
+        assert requests, what
+        assert all(CLUSTER_SETTINGS.items() <= parameters.items() for parameters in requests), what
+
+
+def test_a_replica_that_is_behind_is_not_believed(pipeline: Pipeline, front: FrontProcess, told: Views) -> None:
+    pipeline.settings |= {"store": f"{front.url}?cluster={CLUSTER}"}
+    front.fault(Fault("error", times=1, code=289, match="FROM fence"))
+    with pytest.raises(StoreUnavailable, match="Replica doesn't have part"):
+        pipeline.run()
+    assert_exact(pipeline, told)

@@ -306,6 +306,19 @@ def test_the_generator_takes_what_the_config_gives() -> None:
             "clickhouse://u@[::1]/?secure=true",
             Store(kind="clickhouse", host="::1", port=8443, user="u", password="", secure=True),
         ),
+        (
+            "clickhouse://h/db?cluster=eu-1.billing&secure=true",
+            Store(
+                kind="clickhouse",
+                host="h",
+                port=8443,
+                user="default",
+                password="",
+                database="db",
+                secure=True,
+                cluster="eu-1.billing",
+            ),
+        ),
     ],
 )
 def test_stores(url: str, store: Store) -> None:
@@ -329,7 +342,14 @@ def test_stores(url: str, store: Store) -> None:
         ("clickhouse://u:hunter2@h/a-b", "has a database whose name is not letters, digits and _"),
         (
             "clickhouse://u:hunter2@h/a?tls=1",
-            "has an option other than ?secure=true; write # and ? of a password as %23 and %3F",
+            "has an option other than ?secure=true and ?cluster=NAME; write # and ? of a password as %23 and %3F",
+        ),
+        *(
+            (
+                f"clickhouse://u:hunter2@h/a?cluster={name}",
+                "has a cluster whose name is not letters, digits, _, - and dots",
+            )
+            for name in ("", "a`b", "'{cluster}'", "a%20b")
         ),
         (
             "postgres://u:hunter2@h",
@@ -353,6 +373,9 @@ def test_a_secret_from_the_environment_is_read_and_not_shown() -> None:
     for shown in (repr(config), str(config), repr(config.store), config.store.url, config.model_dump_json()):
         assert SECRET not in shown
     assert config.store.url == "clickhouse://u@h:8123/db"
+    assert read(text(store="clickhouse://h?secure=true&cluster=c")).store.url == (
+        "clickhouse://default@h:8443/tallyflow?secure=true&cluster=c"
+    )
 
 
 def test_a_whole_url_from_the_environment() -> None:

@@ -5,6 +5,7 @@ from importlib import resources
 
 from ..errors import RefusedStart, StoreError
 from .client import StoreClient
+from .replicated import check_cluster, check_engines, on_cluster
 
 _FILE_NAME = re.compile(r"(\d{3})_\w+\.sql")
 _VERSION_TABLE = """
@@ -24,18 +25,23 @@ def migrate(client: StoreClient) -> None:
     Every statement may be repeated, so a migration that was cut short is simply run again.
 
     Raises:
-        RefusedStart: the tables were made by a newer version of Tallyflow.
+        StoreUnavailable: a server of the cluster did not do its part yet; repeat it.
+        StoreError: the server cannot hold the tables.
+        RefusedStart: the tables were made by a newer version of Tallyflow, or not for the cluster of the config.
     """
-    client.command(f"CREATE DATABASE IF NOT EXISTS `{client.database}`")
+    if client.cluster is not None:
+        check_cluster(client)
+    _define(client, f"CREATE DATABASE IF NOT EXISTS `{client.database}`")
     client.use_database()
-    client.command(_VERSION_TABLE)
+    check_engines(client)
+    _define(client, _VERSION_TABLE)
     current = _version(client)
     steps = _steps()
     _refuse_newer(client, current, max(steps))
     for version in sorted(steps):
         if version > current:
             for statement in steps[version]:
-                client.command(statement)
+                _define(client, statement)
             client.command(f"INSERT INTO schema_version (version) VALUES ({version})")
 
 
@@ -45,8 +51,9 @@ def check_schema(client: StoreClient) -> None:
 
     Raises:
         StoreError: the store has no tables of ours yet, or ones of an older version.
-        RefusedStart: the tables were made by a newer version of Tallyflow.
+        RefusedStart: the tables were made by a newer version of Tallyflow, or not for the cluster of the config.
     """
+    check_engines(client)
     found = client.rows(
         "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'schema_version'",
         {"database": client.database},
@@ -64,6 +71,13 @@ def check_schema(client: StoreClient) -> None:
             f"store {client.label}: its tables are of version {current}, this program needs {newest}; "
             "`tallyflow run` upgrades them"
         )
+
+
+def _define(client: StoreClient, statement: str) -> None:
+    """Runs a statement of ours that makes or changes tables, everywhere it has to be run."""
+    if client.cluster is not None:
+        statement = on_cluster(statement.strip(), client.database, client.cluster)
+    client.command(statement)
 
 
 def _version(client: StoreClient) -> int:
