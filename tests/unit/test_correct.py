@@ -1,0 +1,223 @@
+"""Correction deltas of random pairs of books, against the oracle that rates each event by itself in fractions."""
+
+from fractions import Fraction
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flow.errors import OverflowStop
+from flow.kernels import Amounts
+from flow.oracle.rating import Event, rate_event
+from flow.prices.book import PriceBook, parse_price_book
+from flow.rerate.asked import Scope
+from flow.rerate.from_rollups import first_obstacle
+from flow.rerate.whole_rates import amounts_of
+from flow.schema import DIMENSIONS, EVENTS
+from flow.steps.correct import Corrector, cost_of
+from flow.steps.rate import Rater
+
+START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+MINUTE_US = 60_000_000
+METERS = ("input_tokens", "output_tokens", "images", "other")
+MODELS = ("m", "n", "o")
+HEAD = """currency: USD
+unbilled: [images]
+schedules:
+  night: {zone: Europe/Rome, hours: [{from: "01:01", to: "06:00"}]}
+prices:
+"""
+
+FORMS = (
+    "price: '{price}', per: 1000",
+    "price: '{price}', per: 1",
+    "price: '{price}', per_started: 7",
+    "price: '{price}', per: 1000, above: [{{above: 30, price: '9'}}]",
+    "price: '{price}', per: 1000, above: [{{above: 30, price: '9'}}], applies: part, context: [input_tokens, {meter}]",
+    "price: '{price}', per: 1000, schedule: night",
+    "price: '{price}', per: 10, times: [images]",
+)
+PLAIN = 2
+"""The forms before this one are one rate."""
+
+
+@st.composite
+def books(draw: st.DrawFn, forms: int = len(FORMS)) -> PriceBook:
+    """Rows of random forms that begin at different seconds of four minutes, so that no two tie."""
+    rows, seen = [], set()
+    for _ in range(draw(st.integers(1, 8))):
+        meter = draw(st.sampled_from(("requests", *METERS[:2], "other")))
+        model = draw(st.sampled_from(("", *MODELS)))
+        second = draw(st.sampled_from((0, 60, 90, 120, 180)))
+        form = draw(st.integers(0, forms - 1))
+        if meter == "requests" or (meter == "input_tokens" and form == 4):
+            form = 1
+        if (key := (meter, model, second, form == 5)) in seen:
+            continue
+        seen.add(key)
+        names = f"meter: {meter}, from: '2026-01-01T00:{second // 60:02d}:{second % 60:02d}Z'"
+        said = FORMS[form].format(price=draw(st.integers(1, 9)), meter=meter)
+        rows.append(f"  - {{{names}, {f'model: {model}, ' if model else ''}{said}}}\n")
+    return parse_price_book(HEAD + "".join(rows), "book")
+
+
+events = st.lists(
+    st.tuples(
+        st.integers(-30, 270),
+        st.sampled_from(MODELS),
+        st.sampled_from(("acme", "zeta")),
+        st.dictionaries(st.sampled_from(METERS), st.integers(0, 99), min_size=1),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def batch(rows: list[tuple[int, str, str, dict[str, int]]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(
+        [
+            {
+                "id": str(n),
+                "source": "s",
+                "event_time_us": START_US + second * 1_000_000,
+                **dict.fromkeys(DIMENSIONS, ""),
+                "model": model,
+                "customer": customer,
+                "usage": [{"meter": meter, "quantity": quantity} for meter, quantity in usage.items()],
+                "position": n,
+            }
+            for n, (second, model, customer, usage) in enumerate(rows)
+        ],
+        schema=EVENTS,
+    )
+
+
+Sums = dict[tuple[int, str, str, str], list[Any]]
+"""By window (seconds), customer, model and meter: quantity, unpriced quantity, amount."""
+
+
+def expected(rows: list[tuple[int, str, str, dict[str, int]]], two: tuple[PriceBook, PriceBook]) -> Sums:
+    found: Sums = {}
+    for second, model, customer, usage in rows:
+        time_us = START_US + second * 1_000_000
+        event = Event(time_us, tuple(usage.items()), {"model": model, "customer": customer})
+        for book, sign in zip(two, (-1, 1), strict=True):
+            for meter, quantity, amount in rate_event(book.prices, book.unbilled, event, book.adjustments):
+                key = time_us // MINUTE_US * 60, customer, model, meter
+                sums = found.setdefault(key, [0, 0, Fraction(0)])
+                sums[1] += sign * quantity * (amount is None)
+                sums[2] += sign * (amount or 0)
+    return {key: sums for key, sums in found.items() if any(sums)}
+
+
+def of_rows(tables: list[pa.Table], *names: str) -> Sums:
+    """What rows of the rollups add up to."""
+    found: Sums = {}
+    for row in (row for table in tables for row in table.to_pylist()):
+        assert (row["events"], row["digest"]) == (0, bytes(16))
+        for slot, meter in enumerate(row["meters"].split(",")):
+            quantity = int.from_bytes(row[f"q{slot}"], "little", signed=True)
+            key = row["window_start"], row["customer"], row.get("model", ""), meter
+            sums = found.setdefault(key, [0, 0, Fraction(0)])
+            sums[0] += quantity
+            sums[1] += quantity * (row["unpriced"] >> slot & 1)
+            sums[2] += int(row[f"a{slot}"].scaleb(15))
+    return {key: sums for key, sums in found.items() if any(sums)}
+
+
+def without(sums: Sums, *, day: bool = False, model: bool = True) -> Sums:
+    found: Sums = {}
+    for (window_s, customer, name, meter), numbers in sums.items():
+        key = window_s - window_s % (86_400 if day else 60), customer, name if model else "", meter
+        total = found.setdefault(key, [0, 0, Fraction(0)])
+        for n, number in enumerate(numbers):
+            total[n] += number
+    return {key: numbers for key, numbers in found.items() if any(numbers)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(events, books(), books())
+def test_the_deltas_are_what_the_oracle_says(
+    rows: list[tuple[int, str, str, dict[str, int]]], before: PriceBook, after: PriceBook
+) -> None:
+    corrector = Corrector("USD")
+    for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        if part:
+            made = batch(part)
+            corrector.add(made, amounts_of(Rater(before), made), amounts_of(Rater(after), made))
+    cut: dict[str, list[pa.Table]] = {"rollup_minute": [], "rollup_day": []}
+    for table, found in corrector.cut():
+        cut[table].append(pa.Table.from_batches(found.batches, found.schema))
+    whole = expected(rows, (before, after))
+    assert of_rows(cut["rollup_minute"]) == whole
+    assert of_rows(cut["rollup_day"]) == without(whole, day=True, model=False)
+    told = {
+        (row["window_start"], row["customer"], "", row["meter"]): [0, int(row["unpriced_quantity"]), int(row["amount"])]
+        for row in corrector.differences().to_pylist()
+    }
+    assert told == without(whole, model=False)
+    assert corrector.rows == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(events, st.one_of(books(), books(PLAIN)))
+def test_where_the_rollups_do_a_minute_costs_what_its_events_cost(
+    rows: list[tuple[int, str, str, dict[str, int]]], book: PriceBook
+) -> None:
+    scope = Scope(START_US - MINUTE_US, START_US + 5 * MINUTE_US)
+    minutes: dict[tuple[int, str, str], dict[str, int]] = {}
+    classes = set()
+    for second, model, customer, usage in rows:
+        sums = minutes.setdefault((second - second % 60, model, customer), {})
+        for meter, quantity in usage.items():
+            sums[meter] = sums.get(meter, 0) + quantity
+            classes.add((model, "", "", customer, meter))
+    if first_obstacle(book, scope, sorted(classes)) is not None:
+        return
+    by_event, by_minute = (
+        rated_sums(found, book) for found in (rows, [(*key, usage) for key, usage in minutes.items()])
+    )
+    assert by_event == by_minute
+
+
+def rated_sums(rows: list[tuple[int, str, str, dict[str, int]]], book: PriceBook) -> dict[Any, Any]:
+    """(amount, unpriced) by minute, model, customer and meter, by the oracle; `requests` are not in a sum's usage."""
+    found: dict[Any, Any] = {}
+    for second, model, customer, usage in rows:
+        event = Event(START_US + second * 10**6, tuple(usage.items()), {"model": model, "customer": customer})
+        for meter, quantity, amount in rate_event(book.prices, book.unbilled, event, book.adjustments):
+            if meter != "requests":
+                sums = found.setdefault((second // 60, model, customer, meter), [Fraction(0), 0])
+                sums[0] += amount or 0
+                sums[1] += quantity * (amount is None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("{meter: other, from: '2026-01-01T00:01:30Z', per: 1, price: '1'}", "changes at 2026-01-01T00:01:30Z"),
+        ("{meter: other, from: '2026-01-01T00:00:00Z', per_started: 7, price: '1'}", "more than its own quantity"),
+        ("{meter: other, from: '2026-01-01T00:05:00Z', per_started: 7, price: '1'}", None),
+        ("{meter: other, from: '2026-01-01T00:00:00Z', per: 7, price: '7'}", None),
+        ("{meter: output_tokens, from: '2026-01-01T00:00:00Z', per: 7, times: [images], price: '7'}", None),
+    ],
+)
+def test_obstacles(row: str, why: str | None) -> None:
+    book = parse_price_book(HEAD + f"  - {row}\n", "book")
+    found = first_obstacle(book, Scope(START_US, START_US + 5 * MINUTE_US), [("m", "", "", "acme", "other")])
+    assert (found is None) == (why is None)
+    assert why is None or why in str(found)
+
+
+def test_a_difference_beyond_128_bits_stops() -> None:
+    made = batch([(0, "m", "acme", {"other": 1})])
+    high, low = (
+        cost_of(made, Amounts(pa.py_buffer(number.to_bytes(16, "little", signed=True)), pa.py_buffer(b"\0"), zero))
+        for zero in (pa.py_buffer(bytes(16)),)
+        for number in (2**126, -(2**126) - 1)
+    )
+    with pytest.raises(OverflowStop, match="difference of amounts"):
+        Corrector("USD").add(made, low, high)
