@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 import typer
 
-import flow.store
+import flow.store.requirements
 from flow.cli import doctor as room
 from flow.cli.doctor import Check, Format, doctor, examine
 from flow.cli.init import init
@@ -212,3 +212,35 @@ def test_a_missing_package_fails(config: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert the("chdb", config) == Check("chdb", "fail", "not installed", "pip install chdb")
+
+
+@pytest.mark.parametrize(("found", "state"), [((24, 3), "warn"), ((26, 9), "ok"), ((27, 1), "ok")])
+def test_the_version_of_a_server(
+    config: Path,
+    store_error: list[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    found: tuple[int, int],
+    state: str,
+) -> None:
+    change(config, "chdb:run/store", "clickhouse://h/db")
+    monkeypatch.setattr(flow.store, "connect", lambda store, readonly=False: FakeClient())
+    monkeypatch.setattr(flow.store.requirements, "server_version", lambda client: found)
+    monkeypatch.setattr(flow.store.requirements, "check_server", lambda client: None)
+    check = the("store", config)
+    assert check.state == state
+    if state == "warn":
+        assert check.detail.endswith("ClickHouse 24.3 is older than our tests, which run on 26.9")
+        assert check.mend == "upgrade ClickHouse to 26.9"
+
+
+def test_a_server_that_lacks_something_fails(
+    config: Path, store_error: list[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_server(_: FakeClient) -> None:
+        raise StoreError("store s: the user has no privilege INSERT; GRANT INSERT")
+
+    change(config, "chdb:run/store", "clickhouse://h/db")
+    monkeypatch.setattr(flow.store, "connect", lambda store, readonly=False: FakeClient())
+    monkeypatch.setattr(flow.store.requirements, "server_version", lambda client: (26, 9))
+    monkeypatch.setattr(flow.store.requirements, "check_server", check_server)
+    assert the("store", config) == Check("store", "fail", "store s: the user has no privilege INSERT", "GRANT INSERT")

@@ -17,6 +17,7 @@ from flow.store.client import CLUSTER_SETTINGS
 from flow.store.fence import check_term, take_term
 from flow.store.migrate import _VERSION_TABLE, _steps
 from flow.store.replicated import check_cluster, on_cluster
+from flow.store.requirements import VERSION_TESTED, check_server, server_version
 from flow.store.tables import PIPELINE_BALANCE, ROLLUPS, TABLES
 
 Connect = Callable[..., StoreClient]
@@ -173,3 +174,24 @@ def test_tables_stay_what_they_were_made_as(front: Front, server: Connect) -> No
                 start(alone)
         migrate(member)
         assert set(TABLES) <= {str(name) for (name,) in member.rows("SHOW TABLES")}
+
+
+# ---- What a server must be and allow, for doctor ----
+
+
+def test_a_server_that_can_do_all_passes(server: Connect) -> None:
+    for cluster in (CLUSTER, None):
+        with server(cluster) as client:
+            check_server(client)
+            assert server_version(client) >= VERSION_TESTED
+
+
+def test_what_a_server_lacks_is_named(server: Connect, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server() as client, monkeypatch.context() as patch:
+        patch.setitem(CLUSTER_SETTINGS, "insert_dozen", "1")
+        with pytest.raises(StoreError, match=r"not know insert_dozen, on which .*; upgrade ClickHouse to 26\.9"):
+            check_server(client)
+    with connect(store) as reader:
+        reader.native.set_client_setting("readonly", "2")  # a user that may only read
+        with pytest.raises(StoreError, match=r"no privilege INSERT ON `test_\d+`\.\*, CREATE .*; GRANT INSERT ON"):
+            check_server(reader)

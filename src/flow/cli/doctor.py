@@ -213,6 +213,7 @@ def _lock(config: Config) -> Check:
 
 def _store(config: Config) -> Check:
     from ..store import check_schema, connect
+    from ..store.requirements import VERSION_TESTED, check_server, server_version
 
     store = config.store
     if store.path is not None:
@@ -221,6 +222,14 @@ def _store(config: Config) -> Check:
             return folder
         if not store.path.exists() or not any(store.path.iterdir()):
             return Check("store", "ok", f"{store.url}: the first run makes it")
+    if store.kind == "clickhouse":
+        with connect(store) as writer:
+            found = server_version(writer)
+            if found < VERSION_TESTED:
+                version, wanted = (".".join(map(str, parts)) for parts in (found, VERSION_TESTED))
+                detail = f"{store.url}: ClickHouse {version} is older than our tests, which run on {wanted}"
+                return Check("store", "warn", detail, f"upgrade ClickHouse to {wanted}")
+            check_server(writer)
     with connect(store, readonly=True) as client:
         version = client.rows("SELECT version()")[0][0]
         try:
