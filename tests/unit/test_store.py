@@ -46,7 +46,7 @@ def test_migrating_twice_changes_nothing(client: StoreClient) -> None:
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
     migrate(client)
-    assert client.rows("SELECT count() FROM schema_version") == [(3,)]
+    assert client.rows("SELECT count() FROM schema_version") == [(4,)]
     after = client.rows(
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
