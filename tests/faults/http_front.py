@@ -102,7 +102,7 @@ class Front:
             def answer(self, parameters: Parameters, body: bytes) -> bytes | None:
                 return front.answer(parameters, body)
 
-        self._server = ThreadingHTTPServer((self._host, self.port), Handler)
+        self._server = _Server((self._host, self.port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -186,6 +186,13 @@ class Front:
         return b""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed hangs up; anything else is told."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -213,12 +220,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if "Content-Length" in self.headers:
-            return self.rfile.read(int(self.headers["Content-Length"]))
+            return self._read(int(self.headers["Content-Length"]))
         body, size = b"", 1
         while size and self.headers.get("Transfer-Encoding") == "chunked":
-            size = int(self.rfile.readline(), 16)
-            body += self.rfile.read(size)
+            size = int(self.rfile.readline() or self._read(1), 16)
+            body += self._read(size)
             self.rfile.readline()
+        return body
+
+    def _read(self, size: int) -> bytes:
+        """So many bytes; a client that hangs up before has said nothing."""
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise ConnectionAbortedError("the client hung up")
         return body
 
     def log_message(self, *arguments: Any) -> None:
@@ -278,6 +292,10 @@ class FrontProcess:
         """The token of every insert that was executed, in order."""
         return [parameters["insert_deduplication_token"] for parameters in self._ask("inserts")]
 
+    def requests(self) -> list[tuple[str, Parameters]]:
+        """Every query that was executed, as it was sent, and its parameters."""
+        return [(query, parameters) for query, parameters in self._ask("requests")]
+
     def close(self) -> None:
         """Ends the process."""
         with self._process:
@@ -292,10 +310,6 @@ class FrontProcess:
 
 
 def main(folder: Path, host: str) -> None:
-    def requests(self) -> list[tuple[str, Parameters]]:
-        """Every query that was executed, as it was sent, and its parameters."""
-        return [(query, parameters) for query, parameters in self._ask("requests")]
-
     """Serves until stdin ends; reads requests of a FrontProcess there."""
     with connect(Store(kind="chdb", path=folder)) as client, Front(client, host) as front:
         for line in sys.stdin:
