@@ -83,11 +83,12 @@ class Job:
         self.running: subprocess.Popen[str] | None = None
         (folder / "prices.yaml").write_text(PRICES)
 
-    def config(self, source: str = "until: end", epoch: str = "200ms", brokers: str = "") -> Path:
+    def config(self, source: str = "until: end", epoch: str = "200ms", brokers: str = "", shards: int = 2) -> Path:
         path = self.folder / "config.yaml"
         path.write_text(
             f"source: {{kind: kafka, brokers: '{brokers or self.broker.address}', topic: {self.topic}, {source}}}\n"
-            f"prices: prices.yaml\nstore: chdb:store\nstate_dir: state\nledger: ledger\nepoch: {epoch}\nshards: 2\n"
+            f"prices: prices.yaml\nstore: chdb:store\nstate_dir: state\nledger: ledger\nepoch: {epoch}\n"
+            f"shards: {shards}\n"
         )
         return path
 
@@ -171,8 +172,10 @@ def make_job(tmp_path: Path) -> Iterator[Any]:
     """Makes a Job; what still runs at the end of the test is killed."""
     jobs: list[Job] = []
 
-    def make(broker: Broker, topic: str) -> Job:
-        jobs.append(Job(tmp_path, broker, topic))
+    def make(broker: Broker, topic: str, name: str = "job") -> Job:
+        folder = tmp_path / name
+        folder.mkdir()
+        jobs.append(Job(folder, broker, topic))
         return jobs[-1]
 
     yield make

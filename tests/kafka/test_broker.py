@@ -120,6 +120,30 @@ def test_killed_and_resumed(broker: Broker, make_job: Any) -> None:
     assert [partition.offset for partition in committed] == [5000, 3000]
 
 
+def test_row_23_from_offset_zero_into_a_new_lineage(tansu: Broker, make_job: Any) -> None:
+    # given a topic of two partitions with retries, of which a job was killed in the middle, and what is rejected
+    topic = tansu.topic(2)
+    events = [event(n, time=f"2024-05-01T12:{n % 60:02}:00Z") for n in range(4000)]
+    first = make_job(tansu, topic, "first")
+    first.config("start: beginning")
+    tansu.produce(topic, [*events[:2000], b"nonsense"])
+    first.start().until("2000")
+    tansu.produce(topic, events[1500:], partition=1)
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    first.config()
+    views = [f"SELECT * FROM usage_by_{grain} ORDER BY ALL" for grain in ("minute", "hour", "day", "week", "month")]
+    found = first.run(*views, *TOTALS)
+    check_totals(found[len(views) :], 4000, rejected=1, duplicate=500)
+    assert len({row[-1] for row in found[0]}) > 60, "no digests are compared"
+
+    # when another job, with other epochs and shards, reads all of it into a new lineage
+    second = make_job(tansu, topic, "second")
+    second.config(epoch="1s", shards=3)
+
+    # then every column of every view has the same bits
+    assert second.run(*views, *TOTALS) == found
+
+
 def test_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
     # given a job that waits, with an epoch of a second
     topic = broker.topic(2)
