@@ -19,6 +19,7 @@ from flow.config import Store
 from flow.errors import ConfigError, RefusedStart, StoreError
 from flow.store import StoreClient, StoreUnavailable, check_schema, connect, insert_arrow_file, migrate
 from flow.store.client import StoreBusy, first_line, quote_text, translate
+from flow.store.migrate import _steps
 from flow.store.publish import INSERT_SETTINGS
 from flow.store.tables import PIPELINE_BALANCE, ROLLUPS, TABLES
 
