@@ -6,8 +6,8 @@
 --
 -- Settings repeated on every table:
 --   non_replicated_deduplication_window: the insert tokens of the last 10,000 blocks are remembered, so that
---     publishing a block again does nothing. It is a count, not a time: it must exceed the number of blocks
---     that one outage can leave in the outbox.
+--     publishing a block again does nothing. It is a count, not a time: it must exceed what others
+--     insert between an insert and its repetition, however many blocks wait (docs/guarantees.md, Long outages).
 --   fsync_after_insert, fsync_part_directory: an acknowledged insert survives a power cut; the outbox deletes
 --     its copy on the strength of that.
 
