@@ -43,7 +43,6 @@ METERS_PER_EVENT_MAX = METERS_MAX
 
 cdef enum:
     STORE_SLOTS = 4
-    SHAPES_MAX = 65536  # with more, all are forgotten behind the block
     BLOCK = 32
     SPARE_BITS = 6  # of a key that sorting looks at, beyond what numbers the groups: ties are rare, passes are fewer
     FLAG_UNPRICED = 1
@@ -123,7 +122,8 @@ cdef extern from *:
 cdef class Combiner:
     """Sums rated events by minute until the block is cut, then gives the minute rows and the day rows, sorted.
 
-    `currency_hash`: the 16-byte name hash that goes into every key.
+    `currency_hash`: the 16-byte name hash that goes into every key. With more than `shapes_max` shapes, all are forgotten
+    behind the block.
     """
 
     cdef Groups minutes
@@ -131,6 +131,7 @@ cdef class Combiner:
     cdef Names names[CODES]
     cdef Shape *shapes
     cdef int64_t shape_count
+    cdef readonly int64_t shapes_max
     cdef RawShapes raw
     cdef dict shape_by_meters
     cdef list shape_meters  # per shape: tuple of (meter, unpriced) in order
@@ -149,8 +150,12 @@ cdef class Combiner:
     cdef const char *slot_hash  # of each store row
     cdef char *totals  # of the block, a shape after the other: events, quantities, amounts; 16 bytes each
 
-    def __cinit__(self, bytes currency_hash not None, bytes requests_hash not None, bytes empty_hash not None):
+    def __cinit__(
+        self, bytes currency_hash not None, bytes requests_hash not None, bytes empty_hash not None,
+        int64_t shapes_max=1 << 16,
+    ):
         cdef int d, failed = 0
+        self.shapes_max = shapes_max
         if not (len(currency_hash) == len(requests_hash) == len(empty_hash) == 16):
             raise ValueError("hashes of 16 bytes are expected")
         for d in range(CODES):
@@ -172,6 +177,11 @@ cdef class Combiner:
         free(self.leaving)
         free(self.leaving_spare)
         free(self.slot_starts)
+
+    @property
+    def shape_number(self):
+        """Shapes that are known."""
+        return self.shape_count
 
     @property
     def raw_count(self):
@@ -675,7 +685,7 @@ cdef class Combiner:
         for d in range(CODES):
             names_clear(&self.names[d])
         self.leaving_count = 0
-        if self.shape_count > SHAPES_MAX:
+        if self.shape_count > self.shapes_max:
             self._forget_shapes()
 
 

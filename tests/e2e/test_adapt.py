@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from flow.cli.app import app
+from flow.cli.app import make_app
 from flow.errors import ConfigError
 
 from .harness import Pipeline
@@ -26,7 +26,7 @@ def line(number: int, **usage: object) -> str:
 
 
 def adapt(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, ["adapt", *map(str, arguments)])
+    result = CliRunner().invoke(make_app(), ["adapt", *map(str, arguments)])
     failed = 0 if result.exception is None or isinstance(result.exception, SystemExit) else 1
     assert (result.exit_code or failed) == code, result.output
     return result

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flow.cli.app import app
+from flow.cli.app import make_app
 
 from .harness import Pipeline, make_events, truth
 
@@ -28,7 +28,7 @@ def billed(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 def called(pipeline: Pipeline, *arguments: str) -> str:
-    result = CliRunner().invoke(app, [*arguments, "-c", str(pipeline.config_path)], catch_exceptions=False)
+    result = CliRunner().invoke(make_app(), [*arguments, "-c", str(pipeline.config_path)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -36,10 +36,10 @@ def called(pipeline: Pipeline, *arguments: str) -> str:
 def test_help_of_every_command() -> None:
     runner = CliRunner()
     for command in ("run", "invoice", "sql", "verify", "generate", "trace", "adapt", "init", "doctor"):
-        result = runner.invoke(app, [command, "--help"])
+        result = runner.invoke(make_app(), [command, "--help"])
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
-        assert command in runner.invoke(app, ["--help"]).stdout
+        assert command in runner.invoke(make_app(), ["--help"]).stdout
 
 
 def test_sql_as_json_and_csv_is_exact(billed: Pipeline) -> None:

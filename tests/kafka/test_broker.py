@@ -153,10 +153,9 @@ def test_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
 
     # when five events come, and then nothing
     broker.produce(topic, [event(n) for n in range(5)])
-    seconds = job.until("5")
 
-    # then they are in the store within two epochs and two seconds
-    assert seconds < 4
+    # then they come into the store, although no other event follows
+    job.until("5")
     assert job.end()[0] == 0
 
 

@@ -252,7 +252,14 @@ def test_a_block_names_its_own_values_only() -> None:
 @pytest.mark.parametrize("count", [127, 128, 32_767, 32_768])
 def test_codes_as_wide_as_they_must_be(count: int) -> None:
     """Given as many values of a dimension as a width of codes can tell apart, or one more, then none is another's."""
-    check([one(id=str(n), model=f"m{n}", usage=[]) for n in range(count)])
+    names = [f"m{n}" for n in range(count)]
+    block = builder()
+    events = event_batch([plain_event(model="", usage=[])]).take(pa.array([0] * count))
+    at = events.schema.get_field_index("model")
+    events = events.set_column(at, events.schema.field(at), pa.array(names).dictionary_encode())
+    block.add(rated(events, [[]] * count, [0] * count))
+    [(_, table)] = [pair for pair in cut(block) if pair[0] == "rollup_minute"]
+    assert sorted(table.column("model").to_pylist()) == sorted(names)
 
 
 def test_batches_left_unread_are_an_error() -> None:
@@ -265,12 +272,12 @@ def test_batches_left_unread_are_an_error() -> None:
 
 def test_too_many_shapes_are_forgotten_behind_a_block() -> None:
     block = builder()
-    for first in (0, 1):
-        priced = [one(id=str(n), usage=[(f"m{n % 300}", 1), (f"n{n // 300 + first}", 1)]) for n in range(66_000)]
+    block._combiner._combiner = small = kernel.Combiner(*map(name_hash, ("USD", "requests", "")), 100)
+    for first, known in ((0, 0), (1, 0), (2, 60), (3, 0)):
+        priced = [one(id=str(n), usage=[(f"m{n}", 1), (f"n{first}", 1)]) for n in range(60 if first == 2 else 120)]
         add(block, priced)
-        assert dict(cut(block))["rollup_minute"].num_rows == len(priced)
-    add(block, [one()])
-    assert unpivoted(cut(block)) == truth([one()])
+        assert unpivoted(cut(block)) == truth(priced)
+        assert small.shape_number == known
 
 
 def test_customers_are_sorted_by_their_bytes() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from flow.cli.app import app
+from flow.cli.app import make_app
 from flow.effect import BY, DAY_US, Comparison, Effect, check_by, compare
 from flow.errors import ConfigError, SourceError, StateError
 from flow.oracle.rating import Event, rate_event
@@ -183,7 +183,7 @@ def setup(tmp_path: Path) -> tuple[Path, list[str]]:
 def test_the_command_as_json(setup: tuple[Path, list[str]]) -> None:
     folder, command = setup
     done = CliRunner().invoke(
-        app, [*command, "-c", str(folder / "config.yaml"), "--days", "1000", "--by", "customer", "--format", "json"]
+        make_app(), [*command, "-c", str(folder / "config.yaml"), "--days", "1000", "--by", "customer", "--format", "json"]
     )
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
@@ -206,14 +206,14 @@ def test_the_command_as_json(setup: tuple[Path, list[str]]) -> None:
 def test_the_command_as_tables(setup: tuple[Path, list[str]]) -> None:
     folder, command = setup
     runner = CliRunner(env={"COLUMNS": "240"})
-    done = runner.invoke(app, [*command, "-c", str(folder / "config.yaml"), "--until", "2026-02-01T00:00:00Z"])
+    done = runner.invoke(make_app(), [*command, "-c", str(folder / "config.yaml"), "--until", "2026-02-01T00:00:00Z"])
     assert done.exit_code == 0, done.output
     assert "what changed" in done.stdout
     assert "model m, meter output_tokens" in done.stdout
     assert "adjustment" in done.stdout
     assert "what it would have done, in USD" in done.stdout
     assert "events from 2026-01-02T00:00:00Z to 2026-02-01T00:00:00Z: a difference of" in done.stdout
-    same = runner.invoke(app, ["prices", "diff", command[2], command[2]])
+    same = runner.invoke(make_app(), ["prices", "diff", command[2], command[2]])
     assert same.stdout == "The two price books say the same.\n"
 
 
@@ -221,7 +221,7 @@ def test_the_command_without_a_ledger(setup: tuple[Path, list[str]]) -> None:
     folder, command = setup
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("state_dir: state", "state_dir: elsewhere"))
-    assert isinstance(CliRunner().invoke(app, [*command, "-c", str(config)]).exception, StateError)
+    assert isinstance(CliRunner().invoke(make_app(), [*command, "-c", str(config)]).exception, StateError)
     config.write_text(config.read_text().replace("ledger: ledger\n", ""))
-    assert isinstance(CliRunner().invoke(app, [*command, "-c", str(config)]).exception, ConfigError)
-    assert isinstance(CliRunner().invoke(app, [*command, "--until", "soon"]).exception, ConfigError)
+    assert isinstance(CliRunner().invoke(make_app(), [*command, "-c", str(config)]).exception, ConfigError)
+    assert isinstance(CliRunner().invoke(make_app(), [*command, "--until", "soon"]).exception, ConfigError)
