@@ -1,4 +1,7 @@
-"""A re-rating that ends at any of its points, and is called again: the store has it once."""
+"""A re-rating that ends at any of its points, and is called again: the store has it once.
+
+Some processes are killed for real; at the other points an exception that nothing catches ends the call.
+"""
 
 import os
 import subprocess
@@ -6,14 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.harness import PRICES, Event, Pipeline, make_events, refusal, truth
+from tests.e2e.harness import PRICES, Pipeline, make_events, refusal, truth
 
+from flow.errors import BalanceError
 from flow.faults import RERATE_POINTS
+from flow.rerate.asked import Scope
+from flow.rerate.rerating import Asked, Source, resume
+from flow.rerate.rerating import rerate as rerate_here
 
 CRASHED = 137
 HEALED = PRICES.replace('"15"', '"14.5"') + (
     '  - {model: unlisted, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 1_000_000, price: "0.01"}\n'
 )
+EVENTS = make_events(60)
+START_US = 1_772_150_400_000_000  # 2026-02-27T00:00:00Z
 BEFORE_COMMIT = RERATE_POINTS[: RERATE_POINTS.index("rerate.before_commit") + 1]
 
 
@@ -30,48 +39,64 @@ def rerate(pipeline: Pipeline, crash_at: str = "", *more: str) -> subprocess.Com
     )
 
 
-@pytest.fixture(scope="module")
-def events() -> list[Event]:
-    return make_events(60)
+class Ended(BaseException):
+    """What a point raises."""
 
 
-def test_each_point_in_turn(tmp_path: Path, events: list[Event]) -> None:
-    """given a re-rating that is killed at each point that it has left, one after the other
+def ends(pipeline: Pipeline, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Re-rates in this process up to the first pass of a point."""
+
+    def end(name: str) -> None:
+        if name == where:
+            raise Ended
+
+    scope = Scope(START_US, START_US + 7 * 86_400_000_000)
+    asked = Asked(scope, pipeline.folder / "healed.yaml", "ana", "ticket 7", Source.LEDGER)
+    with monkeypatch.context() as patch, pytest.raises(Ended):
+        patch.setattr("flow.faults.on_point", end)
+        rerate_here(pipeline.config(), asked, workers=1)
+
+
+@pytest.fixture
+def billed(tmp_path: Path) -> Pipeline:
+    pipeline = Pipeline(tmp_path)
+    pipeline.write("events.ndjson", EVENTS)
+    pipeline.run()
+    (pipeline.folder / "healed.yaml").write_text(HEALED)
+    return pipeline
+
+
+def test_each_point_in_turn(billed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """given a re-rating that ends at each point that it has left, one after the other
     when it is called once more at last
     then the views are those of the new book, and a run goes on"""
-    pipeline = Pipeline(tmp_path)
-    pipeline.write("events.ndjson", events)
-    pipeline.run()
-    (pipeline.folder / "healed.yaml").write_text(HEALED)
+    rerates = billed.folder / "state" / "rerates"
     for where in BEFORE_COMMIT:
-        assert rerate(pipeline, where).returncode == CRASHED, where
-        assert not list((tmp_path / "state" / "rerates").glob("*/rerate.json"))
-    assert pipeline.views() == truth(events), "nothing has happened before the commit"
-    assert rerate(pipeline, "rerate.after_commit").returncode == CRASHED
-    refusal(pipeline, 2, "re-rating was cut short", "tallyflow rerate --resume")
-    for where in ("publisher.before_insert:2", "publisher.after_insert", "publisher.before_done"):
-        assert rerate(pipeline, where).returncode == CRASHED, where
+        ends(billed, where, monkeypatch)
+        assert not list(rerates.glob("*/rerate.json"))
+    assert rerate(billed, "outbox.after_json").returncode == CRASHED
+    assert billed.views() == truth(EVENTS), "nothing has happened before the commit"
+    ends(billed, "rerate.after_commit", monkeypatch)
+    refusal(billed, 2, "re-rating was cut short", "tallyflow rerate --resume")
+    for where in ("publisher.before_insert", "publisher.before_done"):
+        ends(billed, where, monkeypatch)
+    assert rerate(billed, "publisher.after_insert:2").returncode == CRASHED
     for where in ("publisher.after_json_gone", "rerate.before_done"):
-        assert rerate(pipeline, where).returncode == CRASHED, where
-    done = rerate(pipeline, "", "--resume")
+        ends(billed, where, monkeypatch)
+    done = rerate(billed, "", "--resume")
     assert (done.returncode, done.stderr) == (0, b"rerate-000001 is in the store now.\n")
-    assert pipeline.views() == truth(events, HEALED)
-    once = pipeline.rows("SELECT id, count(), sum(amount) FROM corrections GROUP BY id")
-    again = rerate(pipeline)
+    assert billed.views() == truth(EVENTS, HEALED)
+    once = billed.rows("SELECT id, count(), sum(amount) FROM corrections GROUP BY id")
+    again = rerate(billed)
     assert b"Nothing differs" in again.stdout, again.stderr
-    assert pipeline.rows("SELECT id, count(), sum(amount) FROM corrections GROUP BY id") == once
-    pipeline.run()
-    assert pipeline.views() == truth(events, HEALED)
+    assert billed.rows("SELECT id, count(), sum(amount) FROM corrections GROUP BY id") == once
+    billed.run()
+    assert billed.views() == truth(EVENTS, HEALED)
 
 
-def test_a_block_that_is_lost_is_missed(tmp_path: Path, events: list[Event]) -> None:
-    pipeline = Pipeline(tmp_path)
-    pipeline.write("events.ndjson", events)
-    pipeline.run()
-    (pipeline.folder / "healed.yaml").write_text(HEALED)
-    assert rerate(pipeline, "rerate.after_commit").returncode == CRASHED
-    for path in (tmp_path / "state" / "rerates").glob("*/rerate-*"):
+def test_a_block_that_is_lost_is_missed(billed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends(billed, "rerate.after_commit", monkeypatch)
+    for path in (billed.folder / "state" / "rerates").glob("*/rerate-*"):
         path.unlink()
-    done = rerate(pipeline, "", "--resume")
-    assert done.returncode == 3
-    assert b"was a block of it deleted" in done.stderr
+    with pytest.raises(BalanceError, match="was a block of it deleted"):
+        resume(billed.config())
