@@ -1,6 +1,6 @@
 """`tallyflow run`, started as Bytewax users do.
 
-    TALLYFLOW_CONFIG=config.yaml python -m bytewax.run flow.bytewax_run:flow
+    TALLYFLOW_CONFIG=config.yaml python -m bytewax.run flow.job
 
 Bytewax's runner loads a dataflow and runs it. Here it gets none: a job is more than its dataflow (a lock and a term
 before it, publishing and the balance behind it; docs/decisions/013-several-hosts.md), so that the function which it

@@ -14,12 +14,13 @@ from flow.bytewax_run import arguments
 from .harness import Pipeline, make_events, truth
 
 
-def test_bytewax_runs_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["flow.job", "flow.bytewax_run:flow"])
+def test_bytewax_runs_the_job(tmp_path: Path, target: str) -> None:
     events = make_events(50)
     pipeline = Pipeline(tmp_path)
     pipeline.write("events.ndjson", events)
     pipeline.config()
-    command = [sys.executable, "-m", "bytewax.run", "flow.bytewax_run:flow", "-w", "2"]
+    command = [sys.executable, "-m", "bytewax.run", target, "-w", "2"]
     done = subprocess.run(
         command,
         env=os.environ | {"TALLYFLOW_CONFIG": str(pipeline.config_path)},

@@ -182,9 +182,8 @@ def setup(tmp_path: Path) -> tuple[Path, list[str]]:
 
 def test_the_command_as_json(setup: tuple[Path, list[str]]) -> None:
     folder, command = setup
-    done = CliRunner().invoke(
-        make_app(), [*command, "-c", str(folder / "config.yaml"), "--days", "1000", "--by", "customer", "--format", "json"]
-    )
+    asked = [*command, "-c", str(folder / "config.yaml"), "--days", "1000", "--by", "customer", "--format", "json"]
+    done = CliRunner().invoke(make_app(), asked)
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert len(document["changes"]) == 7
