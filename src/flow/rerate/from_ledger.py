@@ -34,6 +34,19 @@ def last_files(files: Sequence[Path]) -> dict[str, int]:
     return found
 
 
+def events_near(files: Sequence[Path], scope: Scope) -> int:
+    """How many events the row groups have that touch a scope. Raises SourceError."""
+    count = 0
+    for path in files:
+        try:
+            metadata = pq.read_metadata(path)
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
+        count += sum(group.num_rows for group in groups if _touches(group, scope))
+    return count
+
+
 def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The EVENTS of a file that are in scope, with the digest of the book that rated them; without ids and sources.
 

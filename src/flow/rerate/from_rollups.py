@@ -36,6 +36,12 @@ def obstacle(client: StoreClient, book: PriceBook, scope: Scope) -> str | None:
     return first_obstacle(book, scope, usage_classes(client, from_s, before_s, scope.customer))
 
 
+def rows_in(client: StoreClient, scope: Scope) -> int:
+    """How many rows of the store would be read. Raises StoreError."""
+    found = usage_of_customers(client, scope.from_us // 10**6, scope.before_us // 10**6, scope.customer)
+    return sum(usage.rows for usage in found)
+
+
 def first_obstacle(book: PriceBook, scope: Scope, classes: Iterable[tuple[str, ...]]) -> str | None:
     """The first rate of a class (model, service tier, region, customer, meter) that is not one rate a minute."""
     for model, service_tier, region, customer, meter in classes:

@@ -42,18 +42,20 @@ from ..verify import refuse_unfinished
 from ..yaml_nodes import read_text
 from .asked import Scope, last_covering
 from .differences import Difference, Differences, instant
-from .from_ledger import files_of, last_files, rated_events
-from .from_rollups import minute_rows, obstacle
+from .from_ledger import events_near, files_of, last_files, rated_events
+from .from_rollups import minute_rows, obstacle, rows_in
 from .whole_rates import amounts_of
 
 KIND = "rerate"
+ROW_EVENTS = 16
+"""Events of the ledger that are re-rated in the time that a row of the rollups takes (benchmarks/rerate.py)."""
 
 
 class Source(StrEnum):
     """Where usage is read from."""
 
     AUTO = "auto"
-    """From the rollups where the book allows it, else from the ledger."""
+    """From the rollups where the book allows it and they are the faster way, else from the ledger."""
     LEDGER = "ledger"
     ROLLUPS = "rollups"
 
@@ -254,6 +256,10 @@ class _Work:
         with connect(self._config.store, readonly=True) as client:
             check_schema(client)
             problem = obstacle(client, self._book, self._scope)
+            if problem is None and outcome.source is Source.AUTO and self._config.ledger is not None:
+                events = events_near(files_of(self._config.ledger, self._lineage.id), self._scope)
+                if rows_in(client, self._scope) * ROW_EVENTS > events:
+                    problem = "the rollups have so many rows that the events are read faster"
             if problem is None:
                 outcome.source = Source.ROLLUPS
                 self._from_rollups(client)

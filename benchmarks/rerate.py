@@ -1,0 +1,164 @@
+"""Re-rating a month: events a second from the ledger, and from the rollups, dry and for real.
+
+    python benchmarks/rerate.py [--events 4000000] [--workers 2] [--customers 1000] [--combinations 24] [--folder DIR]
+
+A run bills synthetic events spread over 15 days (1,000 customers by Zipf's law, the sample models, three to four meters
+an event), and keeps a ledger. Then they are re-rated: by a book in which one model has another price ("one"), and by
+one in which all have ("all", where every event differs, so that there are as many correction deltas as rollup rows).
+Each is timed dry, which is what it takes to know the difference, and for real. At the end the store must say what the
+differences said. A folder from an earlier call is used again. CPU seconds are those of all threads: on a machine that
+does other things as well, they are the better figure.
+
+The rollups are quick where many events share a minute and its dimensions: few customers, few combinations.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from flow.config import Config, load_config
+from flow.generate import prices_yaml
+from flow.rerate.asked import Scope
+from flow.rerate.rerating import Asked, Outcome, Source, dry_run, rerate
+from flow.run import open_store, run
+
+RESULTS = Path(__file__).parent / "results"
+START = datetime(2026, 11, 1, tzinfo=UTC)
+DAYS = 15
+MONTH_EVENTS = 100_000_000
+
+
+def prepare(folder: Path, events: int, customers: int, combinations: int) -> Config:
+    """The config of a billed month; billed once for a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = {
+        "kind": "synthetic",
+        "events": events,
+        "customers": customers,
+        "combinations_per_customer": combinations,
+        "duration_s": DAYS * 86_400,
+        "duplicate_ppm": 0,
+        "conflicting_ppm": 0,
+        "bad_ppm": 0,
+    }
+    settings = {
+        "source": source,
+        "prices": "prices.yaml",
+        "store": "chdb:store",
+        "state_dir": "state",
+        "ledger": "ledger",
+        "dedup": {"horizon": "unbounded"},
+        "shards": 2,
+    }
+    (folder / "prices.yaml").write_text(prices_yaml())
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    config = load_config(folder / "config.yaml")
+    if not (folder / "state" / "committed").exists():
+        run(config)
+    return config
+
+
+def books(folder: Path) -> dict[str, Path]:
+    """The other books, by name."""
+    text = prices_yaml()
+    rows = yaml.safe_load(text)
+    first = rows["prices"][0]["model"]
+    found = {}
+    for name, models in (("one", {first}), ("all", None)):
+        changed = yaml.safe_load(text)
+        for row in changed["prices"]:
+            if "price" in row and (models is None or row.get("model") in models):
+                row["price"] = str(row["price"]) + ("1" if "." in str(row["price"]) else ".1")
+        for row in changed["prices"]:
+            row["from"] = row["from"].isoformat() if isinstance(row["from"], datetime) else row["from"]
+        found[name] = folder / f"{name}.yaml"
+        found[name].write_text(yaml.safe_dump(changed))
+    return found
+
+
+def timed(work: Any, *given: Any) -> tuple[float, float, Outcome]:
+    """Seconds on the clock and of CPU."""
+    begun, cpu_begun = time.monotonic(), time.process_time()
+    outcome = work(*given)
+    return time.monotonic() - begun, time.process_time() - cpu_begun, outcome
+
+
+def check(config: Config) -> None:
+    """The rollups and the corrections tell of one difference."""
+    amount = " + ".join(f"sum(toInt256(reinterpret(a{slot}, 'Int128')))" for slot in range(4))
+    with open_store(config) as client:
+        minutes, days = (client.rows(f"SELECT {amount} FROM rollup_{grain}")[0][0] for grain in ("minute", "day"))
+    assert minutes == days, "the rollups disagree"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=4_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--customers", type=int, default=1_000)
+    parser.add_argument("--combinations", type=int, default=24)
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        config = prepare(folder, given.events, given.customers, given.combinations)
+        scope = Scope(*(int((START + timedelta(days=n)).timestamp()) * 10**6 for n in (0, DAYS)))
+        table = Table(title=f"re-rating {given.events:,} events, {given.workers} threads")
+        for name in ("book", "from", "how", "seconds", "CPU s", "events/s", "rows", "corrections", "100 M, s"):
+            table.add_column(name, justify="left" if name in ("book", "from", "how") else "right")
+        measured = []
+        changed = books(folder)
+        for name, path, back in (("one", changed["one"], "prices.yaml"), ("all", changed["all"], None)):
+            for source in (Source.ROLLUPS, Source.LEDGER):
+                asked = Asked(scope, path, "benchmark", "benchmark", source)
+                hows = [("dry", dry_run)] + [("for real", rerate)] * (source is Source.LEDGER)
+                for how, work in hows:
+                    seconds, cpu_s, outcome = timed(work, config, asked, given.workers)
+                    rate = round(given.events / seconds)
+                    measured.append(
+                        {
+                            "book": name,
+                            "source": source.value,
+                            "how": how,
+                            "seconds": round(seconds, 2),
+                            "cpu_seconds": round(cpu_s, 2),
+                            "events_per_s": rate,
+                            "rows_read": outcome.rows,
+                            "corrections": outcome.corrections,
+                        }
+                    )
+                    shown = (
+                        f"{seconds:.2f}",
+                        f"{cpu_s:.2f}",
+                        f"{rate:,}",
+                        f"{outcome.rows:,}",
+                        f"{outcome.corrections:,}",
+                    )
+                    table.add_row(name, source.value, how, *shown, f"{MONTH_EVENTS / rate:.0f}")
+            if back is not None:
+                rerate(config, Asked(scope, folder / back, "benchmark", "back", Source.LEDGER), given.workers)
+        check(config)
+        Console(width=120).print(table)
+        RESULTS.mkdir(exist_ok=True)
+        document = {
+            "events": given.events,
+            "customers": given.customers,
+            "combinations_per_customer": given.combinations,
+            "workers": given.workers,
+            "python": sys.version.split()[0],
+            "rows": measured,
+        }
+        (RESULTS / f"rerate-{datetime.now(UTC):%Y-%m-%d}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
