@@ -75,7 +75,7 @@ def spec_of(events: int) -> Synthetic:
 
 
 def batch_rows(events: int) -> int:
-    return min(max(events // 2500, 8), 4096)
+    return min(max(events // 250, 8), 4096)
 
 
 # ---- The sides -----------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@
 
 `cost`: the same events through the same job with everything that a crash is survived by, and without it: snapshots,
 segments of fingerprints, synced and summed blocks, the ledger. What is left without it goes the same way into the
-store, through unsynced files in memory. The runs are interleaved; the figure is the ratio of the medians, of which at
-least 0.85 is promised.
+store, through unsynced files in memory. The runs are interleaved; the figures are ratios of medians: with everything,
+of which at least 0.85 is the aim, and without a ledger only.
 
 `restart`: a job whose horizon holds so many fingerprints, in seven generations of segment files, is started again. From
 the start of the process to its first judged batch less than 30 s are promised, and that it reads little more than the
@@ -151,7 +151,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     events = data / f"recovery-{options.events}.parquet"
     if not events.exists():
         write_events(events, options.events, 3)
-    seconds: dict[str, list[float]] = {"on": [], "off": []}
+    seconds: dict[str, list[float]] = {"on": [], "without ledger": [], "off": []}
     accepted = set()
     for _ in track(range(options.repeat), "running", console=Console(stderr=True), transient=True):
         for side in seconds:
@@ -165,13 +165,14 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"the runs do not agree on the events accepted: {accepted}")
     if not options.data:
         shutil.rmtree(data)
-    ratio = median(seconds["off"]) / median(seconds["on"])
+    ratio = {side: round(median(seconds["off"]) / median(seconds[side]), 3) for side in ("on", "without ledger")}
     return {
         "events": options.events,
         "epoch": options.epoch,
         "runs": options.repeat,
-        "throughput_with_recovery_beside_without": round(ratio, 3),
-        "promised_at_least": 1 - COST_MAX_PERCENT / 100,
+        "throughput_with_recovery_beside_without": ratio["on"],
+        "the_same_without_a_ledger": ratio["without ledger"],
+        "aim_at_least": 1 - COST_MAX_PERCENT / 100,
     }
 
 
