@@ -6,6 +6,7 @@ number and a divisor and not a quotient, because a quotient may have no finite d
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from math import floor
 from typing import Literal
 
 FEMTO_DIGITS = 15
@@ -78,7 +79,7 @@ RULES: dict[RoundingRule, Callable[[int, int], int]] = {
 """Every rule by its name. Halves go up or down in magnitude, so that a credit is rounded like its charge."""
 
 
-def largest_remainder(numbers: Sequence[int], total: int) -> list[int]:
+def largest_remainder(numbers: Sequence[int | Fraction], total: int) -> list[int]:
     """Shares of `total` in proportion to the numbers; they add up to it exactly.
 
     Each share is rounded down first; what is missing goes, one each, to those that lost the most, the earlier
@@ -90,8 +91,9 @@ def largest_remainder(numbers: Sequence[int], total: int) -> list[int]:
     shares = [number * total // whole for number in numbers]
     missing = total - sum(shares)
     # Of the sign of `whole`: so the greatest magnitude has lost the most.
-    losses = [number * total % whole for number in numbers]
-    for index in sorted(range(len(numbers)), key=lambda index: -abs(losses[index]))[:missing]:
+    sign = 1 if whole > 0 else -1
+    losses: list[int | Fraction] = [number * total % whole for number in numbers]
+    for index in sorted(range(len(numbers)), key=lambda index: -sign * losses[index])[:missing]:
         shares[index] += 1
     return shares
 
@@ -118,6 +120,20 @@ def share(exact: Sequence[Fraction], total: int) -> list[int]:
     for index in by_loss[:missing]:
         shares[index] += 1
     return shares
+
+
+def exact_text(number: int | Fraction, digits: int) -> str:
+    """number / 10^digits for programs: a decimal without zeros that say nothing, or where none is finite, like 1/3."""
+    if number.denominator == 1:
+        return decimal_text(number.numerator, digits, trim=True)
+    return str(Fraction(number) / 10**digits)
+
+
+def readable_text(number: int | Fraction, digits: int) -> str:
+    """The same for people: what has no finite decimal is rounded down, with what is left behind it."""
+    whole = floor(number)
+    left = f" + {number - whole} x 10^-{digits}" if number != whole else ""
+    return decimal_text(whole, digits, trim=True) + left
 
 
 def decimal_text(number: int, digits: int, *, trim: bool = False) -> str:

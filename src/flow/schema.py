@@ -1,5 +1,7 @@
 """Every Arrow schema that crosses a room's wall, once. The ClickHouse tables are in `store/ddl/*.sql`."""
 
+import math
+
 import pyarrow as pa
 
 DIMENSIONS = ("customer", "project", "feature", "model", "region", "service_tier")
@@ -16,6 +18,17 @@ STANDARD_METERS = (
 
 REQUESTS = "requests"
 """The implicit meter: 1 an event."""
+
+PER_OF_ALL = math.lcm(*range(1, 74)) * 300
+"""Every denominator of a rate divides this one, so that amounts of different denominators have a common one; it has
+2^8, 3^4, 5^4, 7^2 and every prime up to 73: thirds, yuan at a seventh, hours of a year, percents of percents."""
+
+
+def meter_and_per(name: str) -> tuple[str, int]:
+    """What the store calls `meter` has amounts in 10^-15 currency units; `meter/per`, in 10^-15 / per."""
+    meter, _, per = name.partition("/")
+    return meter, int(per or 1)
+
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 

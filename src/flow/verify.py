@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from fractions import Fraction
 from math import floor
 from pathlib import Path
 
@@ -328,14 +329,14 @@ class _Verification:
             self._differ(grain, key, "currency", self._book.currency, found.currency)
         for column, should, does in (
             ("quantity", row.quantity, found.quantity),
-            ("amount", floor(row.amount_femto), found.amount_femto),
+            ("amount", row.amount_femto, found.amount_femto),
             ("events", row.events, found.events),
             ("unpriced_quantity", row.unpriced_quantity, found.unpriced_quantity),
             ("digest", row.digest, found.digest),
         ):
             if should != does:
-                text = _amount if column == "amount" else str
-                self._differ(grain, key, column, text(should), text(does))
+                shown = map(_amount if column == "amount" else str, (should, does))
+                self._differ(grain, key, column, *shown)
 
     def _differ(self, grain: str, key: Key, column: str, ledger: str, store: str) -> None:
         start_s, dims, meter = key
@@ -398,13 +399,15 @@ class _Verification:
 
 
 def _described(row: Row | ViewRow) -> str:
-    return f"quantity {row.quantity}, amount {_amount(floor(row.amount_femto))}, events {row.events}"
+    return f"quantity {row.quantity}, amount {_amount(row.amount_femto)}, events {row.events}"
 
 
-def _amount(femto: int) -> str:
-    """Currency units, exact."""
-    sign, digits = "-" if femto < 0 else "", f"{abs(femto):016d}"
-    return f"{sign}{digits[:-15]}.{digits[-15:]}"
+def _amount(femto: int | Fraction) -> str:
+    """Currency units, exact: what has no finite decimal is rounded down, with what is left behind it."""
+    whole = floor(femto)
+    sign, digits = "-" if whole < 0 else "", f"{abs(whole):016d}"
+    left = f" + {femto - whole} x 10^-15" if femto != whole else ""
+    return f"{sign}{digits[:-15]}.{digits[-15:]}{left}"
 
 
 def _iso(time_s: int) -> str:

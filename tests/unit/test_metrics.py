@@ -52,7 +52,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def test_each_view_is_read_from_the_table_that_is_named() -> None:
     (views,) = (Path(flow.store.__file__).parent / "ddl").glob("*views.sql")
-    view = re.compile(r"VIEW (usage_by_(?:minute|hour|day|week|month)) AS.*?FROM (rollup_\w+)", re.DOTALL)
+    view = re.compile(r"VIEW exact_(usage_by_(?:minute|hour|day|week|month)) AS.*?FROM (rollup_\w+)", re.DOTALL)
     assert dict(view.findall(views.read_text())) == VIEW_TABLES
 
 

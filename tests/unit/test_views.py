@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from flow.errors import StoreError
+from flow.schema import PER_OF_ALL, meter_and_per
 from flow.store import StoreClient
 
 GRAINS = ("minute", "hour", "day", "week", "month")
@@ -158,6 +160,37 @@ def test_the_views_have_the_columns_of_the_contract(client: StoreClient) -> None
             "unpriced_quantity": "Int128",
             "digest": "UInt128",
         }
+
+
+def test_amounts_in_finer_units_are_divided_behind_the_sum(client: StoreClient, insert_rows: Insert) -> None:
+    # given one meter under several names, with credits among the amounts, on two days
+    rng = random.Random(3)
+    pers = (1, 2, 3, 7, 81, 73 * 81, 256 * 625, 3 * 7 * 11 * 13 * 17 * 19)
+    assert not any(PER_OF_ALL % per for per in pers)
+    rows = []
+    for number in range(120):
+        per = rng.choice(pers)
+        key = key_row(rng.choice(["acme", "globex"]), number, ["requests", f"tokens/{per}" if per > 1 else "tokens"])
+        day = seconds(rng.choice(["2026-11-02T00:00", "2026-11-03T00:00"]))
+        rows.append({**key, "window_start": day, "q1": 1, "a1": rng.choice([1, -1]) * rng.randrange(2**100)})
+    for table in ("rollup_minute", "rollup_day"):
+        insert_rows(table, rows[:50])
+        insert_rows(table, rows[50:])
+    for grain in (*GRAINS, "day_coarse"):
+        # when the exact view is read, then amount and remainder are the sum of the fractions, by hand
+        sums: dict[tuple[str, int], Fraction] = defaultdict(Fraction)
+        for row in rows:
+            start = start_of("day" if grain == "day_coarse" else grain, row["window_start"])
+            sums[row["customer"], start] += Fraction(row["a1"], meter_and_per(row["meters"][1])[1])
+        found = client.rows(
+            "SELECT customer, toUInt32(window_start), reinterpret(amount, 'Int128'), amount_remainder, quantity "
+            f"FROM exact_usage_by_{grain} WHERE meter = 'tokens'"
+        )
+        assert {(row[0], row[1]): row[2] + Fraction(row[3], PER_OF_ALL) for row in found} == sums
+        assert all(0 <= remainder < PER_OF_ALL for *_, remainder, _ in found)
+        assert sum(quantity for *_, quantity in found) == 120
+        meters = client.rows(f"SELECT DISTINCT meter FROM exact_usage_by_{grain} ORDER BY meter")
+        assert meters == [("requests",), ("tokens",)]
 
 
 @pytest.mark.parametrize(

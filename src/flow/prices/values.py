@@ -3,7 +3,6 @@
 A price is read as the text in the file: a YAML number has been, or will be, a float somewhere.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,15 +10,13 @@ from fractions import Fraction
 
 import yaml
 
+from ..schema import PER_OF_ALL
 from ..yaml_nodes import Problems, Steps, fields, is_quoted, kind_of, line_of, shown
 from .price import FEMTO
 
 INT128_MAX = 2**127 - 1
 PER_MAX = 10**6
 """The largest denominator of a rate: a row of the store must have room for an amount so many times as large."""
-PER_OF_ALL = math.lcm(*range(1, 74)) * 300
-"""Every denominator of a rate divides this one, so that amounts of different denominators have a common one; it has
-2^8, 3^4, 5^4, 7^2 and every prime up to 73: thirds, yuan at a seventh, hours of a year, percents of percents."""
 
 _METER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _DECIMAL = re.compile(r"-?([0-9]{1,40}(\.[0-9]{0,60})?|\.[0-9]{1,60})([eE][+-]?[0-9]{1,2})?")

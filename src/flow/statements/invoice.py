@@ -1,7 +1,8 @@
 """An invoice: a customer's period, from its total down to any level asked for. Start at `make_invoice`.
 
 How the numbers hang together:
-- Exact amounts are integers of 10^-15 currency units, and each level adds up to the one above by itself.
+- Exact amounts are counts of 10^-15 currency units, integers but where a rate is a fraction, and each level adds up to
+  the one above by itself.
 - Rounding happens once, on the invoice's lines, and the total is the sum of the rounded lines. A line is a
   feature, whatever drill-down is asked for: an invoice has one total.
 - Any other item is not rounded again: it gets its share of the amount above by largest remainder, so that also
@@ -16,6 +17,7 @@ from calendar import monthrange
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from ..errors import ConfigError, StoreError
 from ..rounding import FEMTO_DIGITS, RULES, RoundingRule, largest_remainder, minor_digits
@@ -47,7 +49,7 @@ class MeterUse:
 
     quantity: int
     unpriced_quantity: int
-    amount_femto: int
+    amount_femto: int | Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Item:
 
     level: str
     value: str
-    amount_femto: int
+    amount_femto: int | Fraction
     amount_minor: int
     events: int | None
     digest: int | None
@@ -82,7 +84,7 @@ class Invoice:
     total: Item
     notes: list[str]
 
-    def remainder_femto(self, item: Item) -> int:
+    def remainder_femto(self, item: Item) -> int | Fraction:
         """What rounding took away from an item: exact - rounded."""
         return item.amount_femto - item.amount_minor * self.minor_unit_femto
 
@@ -157,7 +159,7 @@ class _Sum:
 
     level: str
     value: str
-    amount_femto: int
+    amount_femto: int | Fraction
     events: int | None
     digest: int | None
     meters: dict[str, MeterUse]
@@ -175,11 +177,14 @@ class _Tree:
         self._unit_femto = unit_femto
 
     def total(self, rows: Sequence[Usage]) -> Item:
-        line_femtos: dict[str, int] = {}
+        line_femtos: dict[str, int | Fraction] = {}
         for row in rows:
             line = row.place[self._line_at]
             line_femtos[line] = line_femtos.get(line, 0) + row.amount_femto
-        line_minors = {line: self._rule(femto, self._unit_femto) for line, femto in line_femtos.items()}
+        line_minors = {
+            line: self._rule(femto.numerator, self._unit_femto * femto.denominator)
+            for line, femto in line_femtos.items()
+        }
         minor = sum(line_minors.values())
         top = self._sum("total", "", rows, 0)
         if self._line_at == 0 and self._by:

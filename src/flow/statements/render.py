@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..rounding import FEMTO_DIGITS, decimal_text
+from ..rounding import FEMTO_DIGITS, decimal_text, exact_text, readable_text
 from .invoice import LINE, Invoice, Item
 
 
@@ -51,9 +51,9 @@ def as_csv(invoice: Invoice) -> str:
                 *place,
                 *[""] * (len(invoice.by) - len(place)),
                 invoice.currency,
-                exact_text(item.amount_femto),
+                exact_text(item.amount_femto, FEMTO_DIGITS),
                 decimal_text(item.amount_minor, invoice.minor_digits),
-                exact_text(invoice.remainder_femto(item)),
+                exact_text(invoice.remainder_femto(item), FEMTO_DIGITS),
                 "" if item.events is None else item.events,
                 "" if item.digest is None else f"{item.digest:032x}",
                 *("" if use is None else use.quantity for use in uses),
@@ -75,11 +75,6 @@ def print_table(invoice: Invoice, console: Console) -> None:
         console.print(Text(f"! {note}", style="bold red"))
 
 
-def exact_text(amount_femto: int) -> str:
-    """An exact amount in currency units, without zeros that say nothing."""
-    return decimal_text(amount_femto, FEMTO_DIGITS, trim=True)
-
-
 def printable(text: str) -> str:
     """Text from events, made safe for a terminal; the empty string becomes a dash."""
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text) or "-"
@@ -96,14 +91,14 @@ def _items_table(invoice: Invoice) -> Table:
         top = item.level == "total"
         name = "Total" if top else "  " * (len(place) - 1) + printable(item.value)
         # Further down cents are dealt out, not rounded: a remainder would only draw the eye from the lines.
-        remainder = exact_text(invoice.remainder_femto(item)) if len(place) <= 1 else ""
+        remainder = readable_text(invoice.remainder_femto(item), FEMTO_DIGITS) if len(place) <= 1 else ""
         table.add_row(
             Text(
                 name + (" !" if item.unpriced else ""),
                 style="bold" if top else "red" if item.unpriced else "",
             ),
             "" if item.events is None else f"{item.events:,}",
-            exact_text(item.amount_femto),
+            readable_text(item.amount_femto, FEMTO_DIGITS),
             _grouped(decimal_text(item.amount_minor, invoice.minor_digits)),
             remainder,
             end_section=top,
@@ -119,7 +114,9 @@ def _meters_table(invoice: Invoice) -> Table:
     table.add_column("unpriced", justify="right", style="red")
     for name, use in invoice.total.meters.items():
         unpriced = f"{use.unpriced_quantity:,}" if use.unpriced_quantity else ""
-        table.add_row(Text(printable(name)), f"{use.quantity:,}", exact_text(use.amount_femto), unpriced)
+        table.add_row(
+            Text(printable(name)), f"{use.quantity:,}", readable_text(use.amount_femto, FEMTO_DIGITS), unpriced
+        )
     return table
 
 
@@ -128,15 +125,15 @@ def _json_item(invoice: Invoice, item: Item) -> dict[str, Any]:
         "level": item.level,
         "value": item.value,
         "amount": decimal_text(item.amount_minor, invoice.minor_digits),
-        "amount_exact": exact_text(item.amount_femto),
-        "remainder": exact_text(invoice.remainder_femto(item)),
+        "amount_exact": exact_text(item.amount_femto, FEMTO_DIGITS),
+        "remainder": exact_text(invoice.remainder_femto(item), FEMTO_DIGITS),
         "events": item.events,
         "digest": None if item.digest is None else f"{item.digest:032x}",
         "meters": {
             name: {
                 "quantity": str(use.quantity),
                 "unpriced_quantity": str(use.unpriced_quantity),
-                "amount_exact": exact_text(use.amount_femto),
+                "amount_exact": exact_text(use.amount_femto, FEMTO_DIGITS),
             }
             for name, use in item.meters.items()
         },

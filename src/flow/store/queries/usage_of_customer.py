@@ -4,18 +4,20 @@ Everything an invoice shows comes from this one read, so all of its levels are o
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from ..client import StoreClient
+from .view_rows import exact_femto
 
 LEVELS = ("feature", "project", "model", "region", "service_tier", "meter", "day", "hour", "minute")
 """What usage can be taken apart by."""
 
 _FINE_VIEWS = {
-    "minute": "usage_by_minute",
-    "hour": "usage_by_hour",
-    "project": "usage_by_day",
-    "model": "usage_by_day",
+    "minute": "exact_usage_by_minute",
+    "hour": "exact_usage_by_hour",
+    "project": "exact_usage_by_day",
+    "model": "exact_usage_by_day",
 }
 """The view that has a level, the finest first; all other levels are in the day rollup, which has the fewest rows."""
 
@@ -35,6 +37,7 @@ SELECT
     sum(toInt256(quantity)) AS quantity_sum,
     sum(toInt256(unpriced_quantity)) AS unpriced_sum,
     reinterpret(sum(toDecimal256(amount, 15)), 'Int256') AS amount_femto,
+    sum(toUInt256(amount_remainder)) AS remainder,
     sum(events) AS events_sum,
     sum(digest) AS digest_sum
 FROM {view}
@@ -54,7 +57,8 @@ class Usage(NamedTuple):
     currency: str
     quantity: int
     unpriced_quantity: int
-    amount_femto: int
+    amount_femto: int | Fraction
+    """10^-15 currency units, exact."""
     events: int
     digest: int
 
@@ -67,8 +71,13 @@ def usage_of_customer(
     Args:
         levels: some of LEVELS, none twice.
     """
-    view = next((view for level, view in _FINE_VIEWS.items() if level in levels), "usage_by_day_coarse")
+    view = next((view for level, view in _FINE_VIEWS.items() if level in levels), "exact_usage_by_day_coarse")
     values = ", ".join(f"toString({_COLUMNS.get(level, level)})" for level in levels)
     sql = _SQL.format(view=view, values=values or "''")
     rows = client.rows(sql, {"customer": customer, "start_s": start_s, "end_s": end_s})
-    return [Usage(tuple(place[: len(levels)]), *rest) for place, *rest in rows]
+    return [
+        Usage(
+            tuple(place[: len(levels)]), meter, currency, quantity, unpriced, exact_femto(femto, rest), events, digest
+        )
+        for place, meter, currency, quantity, unpriced, femto, rest, events, digest in rows
+    ]
