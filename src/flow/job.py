@@ -17,7 +17,6 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
 
 from .config import Config, FilesSource, KafkaSource, LedgerSource
-from .errors import RefusedStart
 from .generate import Synthetic
 from .prices.book import PriceBook
 from .schema import STANDARD_METERS
@@ -162,13 +161,7 @@ class Job:
         rater = self._raters.get(worker)
         if rater is None or rater.book is not book:
             rater = self._raters[worker] = Rater(book)
-        rated = rater.rate(judged)
-        if rated.events is not judged.routed.events:
-            raise RefusedStart(
-                f"{self.config.prices}: a rate that is no whole number of 10^-15 is in force, and the store's views do "
-                "not divide yet (docs/decisions/012-fractional-rates.md); give a price that is one"
-            )
-        return rated
+        return rater.rate(judged)
 
     def _rated_elsewhere_until_us(self) -> int:
         """An instant that other processes will not have rated beyond when they learn of what is known here now: no

@@ -74,7 +74,7 @@ class Share:
     quantity: int
     """All quantities that were billed in the lineage so far, whatever their meter."""
     amount_femto: int
-    """The same of amounts."""
+    """The same of amounts, each counted in the unit that its meter's name tells."""
 
 
 def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:

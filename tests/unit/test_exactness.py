@@ -4,14 +4,19 @@ Method: from JSON lines to the tables of a block, through every step.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.oracle.combine import Sums, read_tables, unpivoted
 
 from flow.kernels import FingerprintSet
 from flow.prices.book import parse_price_book
+from flow.schema import meter_and_per
 from flow.steps.batches import Limits, Lines
 from flow.steps.combine import BlockBuilder
 from flow.steps.decode import decode
@@ -35,8 +40,14 @@ def line(number: int, input_tokens: int | str, **fields: Any) -> dict[str, Any]:
 
 def total_of(lines: Iterable[dict[str, Any]]) -> Sums:
     """The day's sums of input_tokens."""
+    [total] = days_of(lines, PRICES)["input_tokens"]
+    return total
+
+
+def days_of(lines: Iterable[dict[str, Any]], prices: str) -> dict[str, list[Sums]]:
+    """The day's rows by the name that the store has for the meter."""
     data = b"".join(json.dumps(event).encode() + b"\n" for event in lines)
-    rater, block = Rater(parse_price_book(PRICES, "prices.yaml")), BlockBuilder("USD")
+    rater, block = Rater(parse_price_book(prices, "prices.yaml")), BlockBuilder("USD")
     sets = {f"shard-{n:03d}": FingerprintSet(None, 1) for n in range(SHARDS)}
     decoded = decode(Lines("test", 0, data), Limits(), NOW_US)
     assert decoded.rejected.num_rows == 0
@@ -45,12 +56,11 @@ def total_of(lines: Iterable[dict[str, Any]]) -> Sums:
         verdicts = known.judge(routed.identity, routed.events.column("event_time_us"), routed.rows, routed.count)
         block.add(rater.rate(Judged(routed, verdicts, known.watermark_us)))
     tables = read_tables(block.cut("lineage", "writer", 1, NOW_US))
-    [total] = [
-        sums
-        for (table, _, meter, _), sums in unpivoted(tables).items()
-        if (table, meter) == ("rollup_day", "input_tokens")
-    ]
-    return total
+    found = defaultdict(list)
+    for (table, _, meter, _), sums in unpivoted(tables).items():
+        if table == "rollup_day":
+            found[meter].append(sums)
+    return found
 
 
 def in_currency(amount_femto: int) -> Decimal:
@@ -101,3 +111,25 @@ def test_more_than_a_float_can_count() -> None:
     total = total_of(lines)
     assert total.quantity == 2**53 + 1
     assert total.amount == (2**53 + 1) * 600_000_000
+
+
+FRACTIONS = {"a": Fraction(1, 12_000_000), "b": Fraction(2, 7_000_000), "c": Fraction(3, 5), "d": Fraction(1, 73 * 81)}
+"""Prices of one unit, by model."""
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 10**12)), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_rates_without_a_finite_decimal_add_up_like_fractions(usage: list[tuple[str, int]]) -> None:
+    """Given prices of thirds, sevenths and others in one window, in any mixture, then not a fraction is lost."""
+    row = '  - {{model: {}, meter: input_tokens, from: 2026-01-01T00:00:00Z, per: {}, price: "{}"}}'
+    rows = [row.format(model, price.denominator, price.numerator) for model, price in FRACTIONS.items()]
+    lines = [line(n, quantity, model=model) for n, (model, quantity) in enumerate(usage)]
+    found = days_of(lines, "\n".join(["currency: USD", "prices:", *rows]))
+    amount_femto, quantity = Fraction(0), 0
+    for name, sums in found.items():
+        meter, per = meter_and_per(name)
+        if meter == "input_tokens":
+            amount_femto += sum(Fraction(row.amount, per) for row in sums)
+            quantity += sum(row.quantity for row in sums)
+    assert quantity == sum(of_event for _, of_event in usage)
+    assert amount_femto / 10**15 == sum(FRACTIONS[model] * of_event for model, of_event in usage)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,9 @@ from ..errors import ConfigError, TallyflowError
 from ..logs import set_up
 from ..run import Outcome, open_store
 from ..run import run as run_job
+from ..schema import meter_and_per
 from ..statements.render import printable
-from ..steps.combine import OUTCOMES
+from ..steps.combine import OUTCOMES, MeterTotals
 from ..store.queries.summary import Month, latest_month
 
 LOG = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: 
     if outcome.unknown_fields:
         console.print(f"{outcome.unknown_fields:,} unknown fields were ignored.", style="yellow", highlight=False)
     rate = round(outcome.read / outcome.seconds) if outcome.seconds else 0
-    tokens = sum(quantity for meter, (quantity, _, _) in outcome.meters.items() if meter.endswith("tokens"))
+    tokens = sum(quantity for meter, (quantity, _, _) in _by_meter(outcome.meters).items() if meter.endswith("tokens"))
     ended = "stopped by a signal; the next run goes on from here" if outcome.interrupted else "end of input"
     lines = [
         f"{outcome.read:,} events, {tokens:,} tokens in {outcome.seconds:.1f} s, published: {rate:,} events/s; "
@@ -142,13 +144,24 @@ def _meters(outcome: Outcome) -> Table:
     table.add_column("meter")
     for name in ("quantity", f"amount, {outcome.currency}", "of it unpriced"):
         table.add_column(name, justify="right")
-    rows = sorted(outcome.meters.items())
-    rows.append(("all amounts", [0, sum(amount for _, (_, amount, _) in rows), 0]))
+    rows = sorted(_by_meter(outcome.meters).items())
+    rows.append(("all amounts", (0, sum((amount for _, (_, amount, _) in rows), Fraction(0)), 0)))
     for meter, (quantity, amount_femto, unpriced) in rows:
-        amount = Decimal(amount_femto).scaleb(-15)
+        amount, rest = divmod(amount_femto, 1)
+        left = f" + {rest} x 10^-15" if rest else ""
         shown = ["" if number == 0 else f"{number:,}" for number in (quantity, unpriced)]
-        table.add_row(meter, shown[0], f"{amount:,f}", shown[1])
+        table.add_row(meter, shown[0], f"{Decimal(amount).scaleb(-15):,f}{left}", shown[1])
     return table
+
+
+def _by_meter(totals: MeterTotals) -> dict[str, tuple[int, Fraction, int]]:
+    """Quantity, exact amount in 10^-15 and unpriced quantity of each meter, over the units that amounts are kept in."""
+    found: dict[str, tuple[int, Fraction, int]] = {}
+    for name, (quantity, amount, unpriced) in totals.items():
+        meter, per = meter_and_per(name)
+        sums = found.get(meter, (0, Fraction(0), 0))
+        found[meter] = sums[0] + quantity, sums[1] + Fraction(amount, per), sums[2] + unpriced
+    return found
 
 
 def _largest(month: Month) -> Table:

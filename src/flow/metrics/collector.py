@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..job import Job
-from ..schema import REQUESTS, STANDARD_METERS
+from ..schema import REQUESTS, STANDARD_METERS, meter_and_per
 from ..sources.kafka import KafkaSource
 from ..steps.combine import OUTCOMES
 from .depth import outbox_depth
@@ -83,7 +83,8 @@ class JobCollector(Collector):
         unpriced: Counter[str] = Counter()
         for writer in list(self._job.sink.writers):
             for meter, sums in list(writer.meters.items()):
-                name = meter if meter in self._known else OTHER_METERS
+                name, _ = meter_and_per(meter)
+                name = name if name in self._known else OTHER_METERS
                 quantity[name] += sums[0]
                 unpriced[name] += sums[2]
         billed = CounterMetricFamily("tallyflow_quantity", "Quantities of this run's blocks.", labels=["meter"])

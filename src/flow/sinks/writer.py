@@ -56,7 +56,7 @@ class Writer:
         self.quantity = 0
         """All quantities that this writer has put into blocks in the lineage so far, whatever their meter."""
         self.amount_femto = 0
-        """The same of amounts."""
+        """The same of amounts, each in the unit that its meter's name tells: what the rollups must add up to."""
         self.meters: MeterTotals = {}
         """What this writer has billed in this run."""
         self.totals_before: Counter[str] = Counter()

@@ -36,7 +36,8 @@ class TableRows(NamedTuple):
 
 Tables = Iterator[tuple[str, TableRows]]
 MeterTotals = dict[str, list[int]]
-"""[quantity, amount in femto-units, unpriced quantity] by meter."""
+"""[quantity, amount, unpriced quantity] by meter, as the store names it: the amount of `meter` is in 10^-15 currency
+units, that of `meter/per` in 10^-15 / per."""
 
 
 class BlockBuilder:
@@ -60,7 +61,7 @@ class BlockBuilder:
         self._count(judged)
         rows, count = judged.accepted
         if count:
-            self._combiner.add(routed.events, routed.identity, rated.amounts, rows, count)
+            self._combiner.add(rated.events, routed.identity, rated.amounts, rows, count)
         if routed.rejected.num_rows:
             self._rejected.append(routed.rejected)
         if judged.verdicts.conflicting_count:

@@ -12,6 +12,7 @@ class Totals:
 
     quantity: int
     amount_femto: int
+    """As stored, that of `meter/per` in 10^-15 / per: a number to check by, and money where no rate is a fraction."""
 
 
 def rollup_totals(client: StoreClient) -> dict[str, Totals]:
