@@ -122,8 +122,8 @@ cdef extern from *:
 cdef class Combiner:
     """Sums rated events by minute until the block is cut, then gives the minute rows and the day rows, sorted.
 
-    `currency_hash`: the 16-byte name hash that goes into every key. With more than `shapes_max` shapes, all are forgotten
-    behind the block.
+    `currency_hash`: the 16-byte name hash that goes into every key. With more than `shapes_max` shapes, all are
+    forgotten behind the block.
     """
 
     cdef Groups minutes
@@ -484,7 +484,9 @@ cdef class Combiner:
         cdef Record *record
         cdef Shape *shape
         cdef int window_bits = bits(groups.last_window - groups.first_window) if groups.count else 0
-        cdef int key_bits = min(64 - window_bits - bits(<uint64_t>customers), bits(<uint64_t>groups.count) + SPARE_BITS)
+        cdef int key_bits = min(
+            64 - window_bits - bits(<uint64_t>customers), bits(<uint64_t>groups.count) + SPARE_BITS
+        )
         while place < groups.used:
             record = record_at(groups, place)
             shape = &self.shapes[record.shape]
