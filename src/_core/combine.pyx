@@ -481,6 +481,7 @@ cdef class Combiner:
     cdef void _order(self, bint day, Groups *groups, const int32_t *rank, int64_t customers) noexcept nogil:
         """Fills `leaving` with a row a store row; what of the store key does not fit in `order` is settled later."""
         cdef int64_t g, n = 0, place = 0
+        cdef uint64_t order
         cdef Record *record
         cdef Shape *shape
         cdef int window_bits = bits(groups.last_window - groups.first_window) if groups.count else 0
@@ -491,9 +492,9 @@ cdef class Combiner:
             record = record_at(groups, place)
             shape = &self.shapes[record.shape]
             for g in range(shape.groups):
+                order = <uint64_t>rank[record.codes[CUSTOMER]] << window_bits | (record.window - groups.first_window)
                 self.leaving[n].order = (
-                    (<uint64_t>rank[record.codes[CUSTOMER]] << window_bits | (record.window - groups.first_window)) << key_bits
-                    | u128_hi(self._store_key(day, record, g)) >> (64 - key_bits)
+                    order << key_bits | u128_hi(self._store_key(day, record, g)) >> (64 - key_bits)
                 )
                 self.leaving[n].what = <uint64_t>place << 10 | <uint64_t>g  # places are multiples of 64
                 n += 1
