@@ -338,7 +338,7 @@ class Ordeal:
             if self._process.poll() is not None or time.monotonic() > give_up_at:
                 said = (self._folder / "messages").read_text()
                 raise SystemExit(f"it ended, or stood still, before event {event}; use more events?\n{said}")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # the process writes how far it is into a file; nothing else tells
             if (now := self._progress()) > last:
                 last, give_up_at = now, time.monotonic() + START_S
 
@@ -357,9 +357,9 @@ class Ordeal:
     def _outage(self, kill: bool) -> None:
         """Answers are lost, then nobody answers; the store is back after some epochs."""
         self._front.fault(Fault("drop", times=2))
-        time.sleep(self._epoch_s)
+        time.sleep(self._epoch_s)  # so that inserts meet the fault
         self._front.refuse()
-        time.sleep((2 + 4 * self._draw.random()) * self._epoch_s)
+        time.sleep((2 + 4 * self._draw.random()) * self._epoch_s)  # the outage
         if kill:
             self._kill()
         self._front.heal()

@@ -63,7 +63,7 @@ def latencies(folder: Path, broker: Broker, front: FrontProcess, options: argpar
         while not list((folder / "state").glob("kafka/*.starts")):
             if job.poll() is not None:
                 raise SystemExit("the job ended before it began to read")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # the file is written by the job, which tells nobody
         return _measure(folder, Producer({"bootstrap.servers": broker.address, "linger.ms": 5}), topic, events, options)
     finally:
         job.send_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ def _measure(
                 seen = max(seen, found)
             if time.monotonic() > begun + options.seconds + 60:
                 raise SystemExit(f"a minute after the last event only {seen} of {events} have arrived")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # the view is asked again and again: how late a row is seen is what is measured
     producer.flush()
     return arrived[1:] - sent[1:]
 

@@ -275,7 +275,7 @@ def _panics_explained(recovery: Path) -> Iterator[None]:
     sys.stderr.flush()
     python_stderr, real, held = sys.stderr, os.dup(2), os.memfd_create("native-stderr")
     if _is_descriptor_2(python_stderr):
-        sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
     os.dup2(held, 2)
     explained = False
     try:

@@ -74,7 +74,7 @@ class Host:
         while not happened():
             assert self.process.poll() is None, self.stderr
             assert time.monotonic() < end, self.stderr
-            time.sleep(0.01)
+            time.sleep(0.01)  # what is waited for happens in other processes
 
     def finish(self) -> str:
         """Waits for its good end: what it printed."""

@@ -40,7 +40,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -
     while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
+        time.sleep(0.01)  # not our children: their end can only be looked for
 
 
 def start_and_wait_for_blocks(pipeline: Pipeline, processes: int) -> subprocess.Popen[bytes]:
@@ -137,7 +137,7 @@ def test_workers_do_not_outlive_their_supervisor(pipeline: Pipeline) -> None:
     end = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(0.01)  # not our children: their end can only be looked for
     pipeline.settings["limits"] = {}
     finish(pipeline.start("run", "--processes", "2"))
     assert pipeline.views() == truth(events)

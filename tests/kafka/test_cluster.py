@@ -64,7 +64,7 @@ class Cluster:
             assert self.process is not None
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < end, found
-            time.sleep(0.05)
+            time.sleep(0.05)  # what is waited for happens in other processes
             try:
                 found = self.answers()[0][0][0]
             except TallyflowError:

@@ -50,7 +50,7 @@ def config_of(folder: Path) -> Config:
 
 def check_command(arguments: list[str]) -> typer.Context:
     """Parses a command line of `tallyflow`, without running it."""
-    command = typer.main.get_command(make_app()).commands[arguments[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(make_app()).commands[arguments[0]]  # type: ignore[attr-defined]  # click's groups
     return command.make_context(arguments[0], list(arguments[1:]))
 
 

@@ -41,7 +41,7 @@ def status(
     with Live(page(before, None), console=console, screen=False, auto_refresh=False) as live:
         while True:
             try:
-                time.sleep(every_s)
+                time.sleep(every_s)  # until the next look, which is what --every asks for
             except KeyboardInterrupt:
                 return
             now = status_of(settings)

@@ -227,7 +227,7 @@ class Gate:
             if missing != told and time.monotonic() > begun + 1:
                 told = missing
                 say(f"waiting for {' and '.join(missing)}")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # signals, sockets and processes are looked at in turn: no one wait covers all three
 
     def poll(self) -> None:
         """Lets in who comes, hears what all say, and shows them that host 0 is there."""
@@ -346,7 +346,7 @@ class _Follower:
                 self._asked = True
                 self._wire.send("stop")
             self._show()
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # signals, sockets and processes are looked at in turn: no one wait covers all three
 
     def end(self) -> None:
         """Kills the processes, if there are any, and only then lets go of the lock."""

@@ -134,7 +134,7 @@ class _Supervisor:
         while time.monotonic() < until and not self._stopped():
             if self.gate is not None:
                 self.gate.poll()
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # signals, sockets and processes are looked at in turn: no one wait covers all three
 
     def _claim_again(self) -> None:
         """For another attempt: blocks were published since the last claim, and what is left of old ones is fenced.
@@ -202,7 +202,7 @@ class _Supervisor:
                 return [share for look in looks for share in look.shares or ()]
             if (failure := self._stuck(looks, quiet)) is not None:
                 return failure
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # signals, sockets and processes are looked at in turn: no one wait covers all three
 
     def _look(self) -> list[Look]:
         if self.gate is not None:
@@ -233,7 +233,7 @@ class _Supervisor:
             over = time.monotonic() > until or not any(look.running for look in looks)
             if failure.error is not None or failure.final or over:
                 return failure
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # signals, sockets and processes are looked at in turn: no one wait covers all three
             looks = self._look()
 
 

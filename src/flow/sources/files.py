@@ -59,7 +59,7 @@ def find_files(patterns: tuple[str, ...]) -> list[Path]:
     """Every file that the patterns match, without repeats, in the order of their names. Raises SourceError."""
     found: dict[str, None] = {}
     for pattern in patterns:
-        matches = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]  # noqa: PTH207
+        matches = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]  # noqa: PTH207 - sees dots
         if not matches:
             raise SourceError(f"{pattern}: no such file; look at source.path in the config")
         found.update(dict.fromkeys(matches))
