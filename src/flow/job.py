@@ -24,9 +24,10 @@ from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
 from .sinks.sink import BlockSink
 from .sinks.writer import Writer
-from .sources import files, kafka, ledger, synthetic
+from .sources import files, inbox, kafka, ledger, synthetic
 from .sources.pausing import Flow
 from .state.directory import Lineage, StateDirectory
+from .state.inbox import Inbox
 from .state.ledger import LedgerWriter
 from .steps.batches import Columns, Decoded, Heartbeat, Limits, Lines, Unreadable
 from .steps.decode import decode
@@ -97,7 +98,7 @@ class Job:
     def source(self) -> FixedPartitionedSource[Any, bytes]:
         """The source that the config names. Raises SourceError."""
         config, source = self.config, self.config.source
-        held = Flow(self.stop, self.outbox_full)
+        held = self._held()
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
             return files.FilesSource(source.path, source.format, readers, rows, held, self._ahead)
@@ -109,6 +110,15 @@ class Job:
             assert folder is not None  # the config was checked for it
             return ledger.LedgerSource(folder, readers, rows, held)
         return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held)
+
+    def inbox(self) -> FixedPartitionedSource[Any, bytes]:
+        """The source of what commands have put into the state directory."""
+        config, source = self.config, self.config.source
+        ends = not isinstance(source, KafkaSource) or source.until is not None
+        return inbox.InboxSource(Inbox(self.directory.path), self._held(), config.epoch_us, ends)
+
+    def _held(self) -> Flow:
+        return Flow(self.stop, self.outbox_full)
 
     def outbox_full(self) -> bool:
         """Whether so much waits for the store that sources pause."""
@@ -191,7 +201,8 @@ def dataflow(job: Job) -> Dataflow:
     """The dataflow of a job. Raises SourceError."""
     flow = Dataflow(FLOW_ID)
     items = op.input("source", flow, job.source())
-    decoded = op.map("decode", items, job.decode)
+    put = op.input("inbox", flow, job.inbox())
+    decoded = op.map("decode", op.merge("merge", items, put), job.decode)
     routed = op.flat_map("route", decoded, job.route)
     judged = op.stateful_batch("deduplicate", routed, job.deduplicate)
     rated = op.map_value("rate", judged, job.rate)

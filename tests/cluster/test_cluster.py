@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from tests.e2e.harness import Event as Usage
-from tests.e2e.harness import Pipeline, assert_refused, balance, make_events, truth
+from tests.e2e.harness import Pipeline, assert_refused, balance, lines, make_events, truth
 
 from flow.cluster import supervisor
 from flow.cluster.crew import GAP_S, Look, Quiet
 from flow.cluster.task import Board, Sign
 from flow.errors import ClusterError
+from flow.state.inbox import Inbox
 
 started: list[subprocess.Popen[bytes]] = []
 SMALL_BATCHES = {"limits": {"batch_rows": 20}}
@@ -70,18 +71,21 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[str, str]:
 
 
 def test_from_two_processes_to_three_to_one(pipeline: Pipeline) -> None:
-    """State follows its shard: what one process saw, another knows for a duplicate."""
-    events = make_events(900)
+    """State follows its shard: what one process saw, another knows for a duplicate; and one reads the inbox."""
+    events = make_events(930)
     seen: list[Usage] = []
     for number, processes in enumerate((2, 3, 1)):
         new = events[number * 300 : number * 300 + 300]
         write(pipeline, new + seen, files=4)
+        put = events[900 + number * 10 : 910 + number * 10]
+        Inbox(pipeline.folder / "state").put("redrive", lines(put), str(number))
         result = pipeline.command("run", "--processes", str(processes))
         assert result.returncode == 0, result.stderr
         seen += new
-        assert pipeline.views() == truth(seen)
+        assert pipeline.views() == truth(seen + events[900 : 910 + number * 10])
+    assert pipeline.rows("SELECT count() FROM inbox_events WHERE outcome = 'accepted'") == [(30,)]
     columns = "sum(read), sum(accepted), sum(duplicate), sum(conflicting), sum(rejected), sum(late)"
-    expected = balance(accepted=900, duplicate=300 + 600)
+    expected = balance(accepted=930, duplicate=300 + 600)
     assert pipeline.rows(f"SELECT {columns} FROM pipeline_balance") == [tuple(expected.values())]
     assert pipeline.command("verify").returncode == 0
 

@@ -13,6 +13,8 @@ import pytest
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from flow.state.inbox import Inbox
+
 from .brokers import Apache, Broker
 from .conftest import TOTALS, Job, check_totals, event
 
@@ -156,6 +158,10 @@ def test_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
 
     # then they come into the store, although no other event follows
     job.until("5")
+
+    # and so do others that are put into the inbox meanwhile
+    Inbox(job.folder / "state").put("late", event(5) + b"\n" + event(6) + b"\n", "two")
+    job.until("7")
     assert job.end()[0] == 0
 
 

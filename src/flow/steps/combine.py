@@ -16,6 +16,7 @@ from ..kernels import SLOTS, Columns, Combiner, Slots
 from ..schema import DIMENSIONS, REQUESTS
 from .batches import source_positions
 from .deduplicate import Judged
+from .inbox_rows import inbox_rows
 from .rate import Rated
 
 OUTCOMES = ("read", "accepted", "duplicate", "conflicting", "rejected", "late")
@@ -53,6 +54,7 @@ class BlockBuilder:
         self._rejected: list[pa.RecordBatch] = []
         self._conflicting: list[dict[str, Any]] = []
         self._late: list[dict[str, Any]] = []
+        self._inbox: list[dict[str, Any]] = []
 
     def add(self, rated: Rated) -> None:
         """Adds one batch. Raises OverflowStop, BalanceError."""
@@ -75,6 +77,7 @@ class BlockBuilder:
             watermark = _instant(judged.watermark_us)
             for row in _described(routed, _picked(judged.verdicts.late, judged.verdicts.late_count)):
                 self._late.append({**row, "watermark": watermark})
+        self._inbox.extend(inbox_rows(judged))
 
     def _count(self, judged: Judged) -> None:
         routed, verdicts = judged.routed, judged.verdicts
@@ -120,6 +123,8 @@ class BlockBuilder:
             yield "conflicting_events", table_rows(_rows(self._conflicting, seen_at))
         if self._late:
             yield "late_events", table_rows(_rows(self._late, seen_at))
+        if self._inbox:
+            yield "inbox_events", table_rows(_rows(self._inbox, seen_at))
         counts = [
             {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
             for shard, counts in sorted(self._counts.items())
@@ -137,7 +142,7 @@ class BlockBuilder:
     def clear(self) -> None:
         """The next block begins."""
         self._combiner.clear()
-        self._rejected, self._conflicting, self._late = [], [], []
+        self._rejected, self._conflicting, self._late, self._inbox = [], [], [], []
         self._counts = {}
 
 

@@ -94,6 +94,16 @@ CORRECTIONS = _schema(
     created=_INSTANT,
 )
 
+INBOX_EVENTS = _schema(
+    seen_at=_INSTANT,
+    file=pa.string(),
+    position=pa.uint64(),
+    outcome=_TEXT,
+    reason=_TEXT,
+    source=_TEXT,
+    id=pa.string(),
+)
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
@@ -103,5 +113,6 @@ TABLES: dict[str, pa.Schema] = {
     "late_events": LATE_EVENTS,
     "pipeline_balance": PIPELINE_BALANCE,
     "corrections": CORRECTIONS,
+    "inbox_events": INBOX_EVENTS,
     "lineages": LINEAGES,
 }
