@@ -330,7 +330,7 @@ def test_many_orders_of_meters_take_bounded_memory() -> None:
 def test_a_block_of_nothing() -> None:
     block = builder()
     add(block, [])
-    assert [(name, table.num_rows) for name, table in cut(block)] == [("pipeline_balance", 0)]
+    assert [(name, table.num_rows) for name, table in cut(block)] == [("watermarks", 1), ("pipeline_balance", 0)]
     add(block, [one()])
     tables = cut(block)
     assert unpivoted(tables) == truth([one()])

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from flow.schema import DIMENSIONS
 from flow.state.manifest import unseal
+from flow.steps.arrivals import HOUR_S
 
 from .oracle import DAY_S, MINUTE_S, Expected, Sums, UsageKey, expect, fingerprint
 from .process import LEDGER_FOLDER, STATE_FOLDER
@@ -38,6 +39,7 @@ def audit(world: "World") -> list[str]:
         *_check_usage(world, expected),
         *_check_balance(world, expected),
         *_check_set_aside(world, expected),
+        *_check_completeness(world),
         *_check_ledger(world, expected),
         *_check_segments(world, expected),
         *_check_strays(world),
@@ -101,6 +103,26 @@ def _check_totals(world: "World", found: dict[str, Counter[str]]) -> Problems:
     stored: Counter[str] = sum(found.values(), Counter())
     if +written != +stored:
         yield f"the writers counted {written}, the store has {stored}"
+
+
+def _check_completeness(world: "World") -> Problems:
+    """Each block says where it went on and how far it went, once, and told no customer's hour twice."""
+    reached_us: dict[tuple[str, str], int] = {}
+    began_us: dict[tuple[str, int], int] = {}
+    for row in sorted(world.store.rows["watermarks"], key=lambda row: (row["writer"], row["block"])):
+        writer = (row["lineage"], row["writer"])
+        if row["began"] != reached_us.get(writer, 0):
+            yield f"{row} does not go on at {reached_us.get(writer, 0)}"
+        reached_us[writer] = row["watermark"]
+        began_us[row["writer"], row["block"]] = row["began"]
+    arrivals = world.store.rows["arrivals"]
+    told = Counter((row["writer"], row["block"], row["customer"], row["window_start"]) for row in arrivals)
+    yield from (f"arrivals has {key} {count} times" for key, count in told.items() if count > 1)
+    for row in arrivals:
+        if row["began"] != began_us.get((row["writer"], row["block"])):
+            yield f"{row} is of no block that began then"
+        if row["began"] < (row["window_start"] + HOUR_S) * 1_000_000:
+            yield f"{row} tells of an hour that had not ended"
 
 
 def _check_set_aside(world: "World", expected: Expected) -> Problems:

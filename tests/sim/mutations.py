@@ -22,6 +22,7 @@ from flow.sinks.outbox import Block, Outbox
 from flow.sinks.writer import Writer
 from flow.sources.pausing import PausingPartition
 from flow.state.ledger import LedgerWriter
+from flow.steps.combine import BlockBuilder
 from flow.steps.deduplicate import Deduplicator
 
 from .world import Break, World
@@ -301,4 +302,10 @@ def new_folders_not_synced(world: World) -> Iterator[None]:
 @_mutation("the open ledger file may only go once the sealed one is durable, name and all")
 def sealed_ledger_not_synced(world: World) -> Iterator[None]:
     with _unsynced(world, lambda path: path.parent.name.startswith("2")):
+        yield
+
+
+@_mutation("a block that forgets after a restart where it went on calls nothing behind")
+def watermark_of_blocks_forgotten(world: World) -> Iterator[None]:
+    with patch.object(BlockBuilder, "resume", lambda self, watermark_us: None):
         yield

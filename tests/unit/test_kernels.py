@@ -54,7 +54,7 @@ def test_no_rows(number: int) -> None:
     batch = empty_batches()[number]
     assert batch.num_rows == 0
     assert [part.size for part in identify(batch)] == [0, 0, 0]
-    assert [name for name, _ in block_of(batch)] == ["pipeline_balance"]
+    assert [name for name, _ in block_of(batch)] == ["watermarks", "pipeline_balance"]
     verdicts = FingerprintSet(None, 1).judge(identify(batch), batch.column("event_time_us"), None, 0)
     assert [part if isinstance(part, int) else part.size for part in verdicts] == [0] * 7
 

@@ -80,6 +80,8 @@ class Writer:
         self.totals_before = Counter(self.totals)
         self.quantity = manifest["quantity"] if manifest else 0
         self.amount_femto = manifest["amount_femto"] if manifest else 0
+        # A snapshot of an older version has none; its first block then says that it is not known.
+        self._builder.resume(manifest.get("watermark_us", -1) if manifest else -1)
         for block in self._outbox.resume(last, self._block_in_store):
             self._publisher.expect(block)
             self._publisher.submit(self._outbox, block)
@@ -119,6 +121,7 @@ class Writer:
             "totals": dict(self.totals),
             "quantity": self.quantity,
             "amount_femto": self.amount_femto,
+            "watermark_us": self._builder.watermark_us,
             "ledger": ledger,
         }
 

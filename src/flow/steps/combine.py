@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ..errors import BalanceError
 from ..kernels import SLOTS, Columns, Combiner, Slots
 from ..schema import DIMENSIONS, REQUESTS
+from .arrivals import Arrivals
 from .batches import source_positions
 from .deduplicate import Judged
 from .inbox_rows import inbox_rows
@@ -55,12 +56,20 @@ class BlockBuilder:
         self._conflicting: list[dict[str, Any]] = []
         self._late: list[dict[str, Any]] = []
         self._inbox: list[dict[str, Any]] = []
+        self.watermark_us = -1
+        """The latest time of an accepted event; -1 before the first."""
+        self._began_us = -1
+
+    def resume(self, watermark_us: int) -> None:
+        """Goes on behind a block that was cut at this watermark."""
+        self.watermark_us = self._began_us = watermark_us
 
     def add(self, rated: Rated) -> None:
         """Adds one batch. Raises OverflowStop, BalanceError."""
         judged = rated.judged
         routed = judged.routed
         self._count(judged)
+        self.watermark_us = max(self.watermark_us, judged.watermark_us)
         rows, count = judged.accepted
         if count:
             self._combiner.add(rated.events, routed.identity, rated.amounts, rows, count)
@@ -112,9 +121,10 @@ class BlockBuilder:
         Raises OverflowStop.
         """
         self._combiner.cut()
-        rollup = Rollup(self._combiner, self._currency)
-        for table, day in (("rollup_minute", False), ("rollup_day", True)):
-            yield from ((table, rows) for rows in rollup.files(day, self._rows_max))
+        rollup, arrivals = Rollup(self._combiner, self._currency), Arrivals(self._began_us)
+        for rows in rollup.files(False, self._rows_max):
+            yield "rollup_minute", TableRows(rows.schema, arrivals.watch(rows.batches))
+        yield from (("rollup_day", rows) for rows in rollup.files(True, self._rows_max))
         self.meters = self._meter_totals()
         seen_at = _instant(seen_at_us)
         if self._rejected:
@@ -125,11 +135,20 @@ class BlockBuilder:
             yield "late_events", table_rows(_rows(self._late, seen_at))
         if self._inbox:
             yield "inbox_events", table_rows(_rows(self._inbox, seen_at))
-        counts = [
-            {"lineage": lineage, "writer": writer, "block": block, "shard": shard, **counts}
-            for shard, counts in sorted(self._counts.items())
-        ]
+        of_block = {"lineage": lineage, "writer": writer, "block": block}
+        began = _instant(max(self._began_us, 0))
+        yield from self._completeness(arrivals, {**of_block, "began": began, "seen_at": seen_at})
+        counts = [{**of_block, "shard": shard, **counts} for shard, counts in sorted(self._counts.items())]
         yield "pipeline_balance", table_rows(pa.Table.from_pylist(counts))
+
+    def _completeness(self, arrivals: Arrivals, told: dict[str, Any]) -> Tables:
+        """How far the block goes, and what it brings for hours that had ended."""
+        behind = arrivals.rows(self._currency, told)
+        if behind is not None:
+            for first in range(0, len(behind), self._rows_max):
+                yield "arrivals", table_rows(behind.slice(first, self._rows_max))
+        if self.watermark_us >= 0:
+            yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": _instant(self.watermark_us)}]))
 
     def _meter_totals(self) -> MeterTotals:
         totals: MeterTotals = {}
@@ -144,6 +163,7 @@ class BlockBuilder:
         self._combiner.clear()
         self._rejected, self._conflicting, self._late, self._inbox = [], [], [], []
         self._counts = {}
+        self._began_us = self.watermark_us
 
 
 class Rollup:

@@ -104,6 +104,28 @@ INBOX_EVENTS = _schema(
     id=pa.string(),
 )
 
+WATERMARKS = _schema(
+    lineage=pa.string(),
+    writer=pa.string(),
+    block=pa.uint64(),
+    began=_INSTANT,
+    watermark=_INSTANT,
+    seen_at=_INSTANT,
+)
+
+ARRIVALS = _schema(
+    customer=_TEXT,
+    window_start=pa.uint32(),
+    began=_INSTANT,
+    currency=_TEXT,
+    events=pa.uint64(),
+    amount=pa.decimal128(38, 15),
+    lineage=pa.string(),
+    writer=pa.string(),
+    block=pa.uint64(),
+    seen_at=_INSTANT,
+)
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
@@ -114,5 +136,7 @@ TABLES: dict[str, pa.Schema] = {
     "pipeline_balance": PIPELINE_BALANCE,
     "corrections": CORRECTIONS,
     "inbox_events": INBOX_EVENTS,
+    "watermarks": WATERMARKS,
+    "arrivals": ARRIVALS,
     "lineages": LINEAGES,
 }
