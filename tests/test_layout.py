@@ -47,6 +47,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
     "statements": ("errors schema rounding prices store", "rich"),
+    "reconcile": ("errors schema config prices state kernels steps sources store sinks", "numpy pyarrow"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
     "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),
@@ -60,7 +61,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
-        "verify effect rerate",
+        "verify effect rerate reconcile",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -77,6 +78,7 @@ NO_FLOAT_ROOMS = (
     "steps",
     "sinks",
     "statements",
+    "reconcile",
     "verify",
     "effect",
     "rerate",

@@ -17,6 +17,7 @@ COMMANDS = (
     "invoice",
     "sql",
     "verify",
+    "reconcile",
     "unpriced",
     "rerate",
     "generate",
