@@ -418,10 +418,8 @@ def _check_balance(
         problems.append("read is not the sum of the outcomes")
     if any(balance[name] != written[name] for name in OUTCOMES):
         problems.append(f"the store has {balance}, the writers counted {dict(written)}")
-    corrected_femto = Rerates(directory.path).amount_femto()
-    expected = Totals(
-        sum(share.quantity for share in shares), sum(share.amount_femto for share in shares) + corrected_femto
-    )
+    corrected = Rerates(directory.path).rollup_amount()
+    expected = Totals(sum(share.quantity for share in shares), sum(share.amount_femto for share in shares) + corrected)
     for table, totals in billed.items():
         if totals != expected:
             problems.append(f"{table} adds up to {totals}, the writers to {expected}")

@@ -87,6 +87,7 @@ CORRECTIONS = _schema(
     quantity=_WIDE,
     unpriced_quantity=_WIDE,
     amount=pa.decimal128(38, 15),
+    amount_remainder=_WIDE,
     reason=pa.string(),
     author=pa.string(),
     book_before=pa.string(),
