@@ -17,7 +17,6 @@ COMMANDS = (
     "invoice",
     "sql",
     "verify",
-    "reconcile",
     "unpriced",
     "rerate",
     "generate",
@@ -27,7 +26,7 @@ COMMANDS = (
     "doctor",
 )
 """In the order in which help shows them; each is a function in the module of its name."""
-GROUPS = ("prices", "plan")
+GROUPS = ("prices", "plan", "rules")
 """Commands with commands of their own: a Typer in the module of its name."""
 
 
