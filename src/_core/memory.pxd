@@ -1,7 +1,9 @@
 # Zeroed memory for large tables, on huge pages where the system gives them: a random probe of a table of many megabytes
 # otherwise pays for a page walk besides its cache miss (measured: 2.5 times the time of a probe at 400 MB).
 
-from libc.stdlib cimport realloc
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+from posix.stdlib cimport posix_memalign
 
 cdef extern from *:
     """
@@ -73,4 +75,20 @@ cdef inline void *grown(void *old, size_t size) except NULL:
     cdef void *larger = realloc(old, rounded)
     if larger == NULL:
         raise MemoryError()
+    return larger
+
+
+cdef inline void *grown_aligned(void *old, size_t old_size, size_t size) except NULL:
+    """`grown`, and begins on a cache line, so that no entry of 64 bytes is on two. Raises MemoryError."""
+    cdef size_t rounded = 64
+    cdef void *larger = NULL
+    while rounded < size:
+        rounded *= 2
+    if old != NULL and old_size > rounded // 2:
+        return old
+    if posix_memalign(&larger, 64, rounded):
+        raise MemoryError()
+    if old != NULL:
+        memcpy(larger, old, old_size)
+        free(old)
     return larger

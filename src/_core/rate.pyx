@@ -3,19 +3,25 @@
 Layout: a *class* is what the price book can tell apart: a number a row for each of the four narrowing dimensions, 0
 where the book does not name the value. A combination of four classes is packed into 64 bits (customer 24, model 20,
 region 10, service tier 10) and found in an open-addressing table; it leads to a *vector*, which has the number of a
-*timeline* for each book meter, or UNPRICED or UNBILLED. A timeline is a run of steps (from_us ascending, rule); a step
-is in force from its instant on, that instant included, until the next. A *rule* is a 128-bit rate; or a choice between
-two rules by the hours of a schedule; or a grid of rates, in which the event's context and the quantities of other
-meters choose one. Amounts are whole numbers of 10^-15 / per; `per` has a number, 0 for 1, that goes into the flag.
+*timeline* for each book meter. A timeline is a run of steps (from_us ascending, rule); a step is in force from its
+instant on, that instant included, until the next. A *rule* is a rate, perhaps one for each of up to three context
+tiers; or a choice between two rules by the hours of a schedule; or a grid of 128-bit rates, in which the event's
+context and the quantities of other meters choose one. Rules and timelines 0 and 1 are unpriced and unbilled. Amounts
+are whole numbers of 10^-15 / per; `per` has a number, 0 for 1, that goes into the flag.
 
-Rows are taken 32 at a time: hash and prefetch their combinations, then rate.
+A vector keeps its rules, side by side, for one *stretch* of time in which none of them changes: a usage item is one
+load and one multiplication. It moves to another stretch at the fourth event that is outside; the ones before have their
+timelines searched, so that events out of order about a change of prices cost little more than others.
 
-Cost: about 10 ns a usage item at one rate, 19 ns with context tiers and a book of 20,000 prices, on a busy machine.
+Rows are taken 32 at a time, and what the next step reads of each is prefetched: combination, stretch, rules.
+
+Cost: about 5 ns a usage item where the book is small, 11 ns with context tiers, a book of 20,000 prices and 1,000
+customers with prices of their own (benchmarks/rating.py), on a quiet machine.
 Proved by: tests/parity/test_rate.py and tests/parity/test_rate_rules.py against flow/oracle/rating.py.
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -23,10 +29,10 @@ from .int128 cimport (
     i128, i128_add, i128_from_int64, i128_load, i128_mul, i128_mul_wide, i128_started, i128_store, int64_add_saturating,
     prefetch,
 )
-from .hash cimport fmix64
+from .event cimport Batch, Event, context_before, context_of, meter_at, quantity_of
 from .hours cimport DAY_KINDS, DAY_MINUTES, Schedule, hours_hold, hours_open
-from .memory cimport grown as _grown
-from .rules cimport CHOICE, GRID, RATE, RATES, TABLES_MAX, TIERS, TIMES_MAX, Grid, Kind, Rule, Step, Timeline
+from .memory cimport grown as _grown, grown_aligned as _grown_aligned
+from .rules cimport CHOICE, GRID, RATE, RATES, TABLES_MAX, TIMES_MAX, Grid, Kind, Rule, Step, Stretch, Tiering, Timeline
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -39,42 +45,23 @@ cdef enum:
     F_UNPRICED = 1
     F_UNBILLED = 2
     F_PER_SHIFT = 2  # a priced item's flag is the number of its `per`, shifted by this
-    T_UNPRICED = -1
-    T_UNBILLED = -2
-    MISSING_MAX = 65536
+    R_UNPRICED = 0  # the first two rules, and timelines of them
+    R_UNBILLED = 1
     BLOCK = 32
+    STRAYS = 4  # events outside of a vector's stretch until it moves
+    PREFETCHED = 8  # rules of a vector; most books have few meters
     ERROR_OVERFLOW = 1
+
+cdef int SHIFTS[4]
+SHIFTS[:] = [40, 20, 10, 0]  # of CLASS_BITS
 
 cdef struct Combination:
     uint64_t packed_plus_one  # 0 is an empty slot
-    int64_t base  # of its vector, in `timeline_of`
+    int64_t vector
 
-cdef struct Event:  # the one that is rated
-    const int32_t *meter
-    const int32_t *book_meter
-    const int64_t *quantity
-    int64_t time_us
-    int64_t first
-    int64_t end
-    int64_t context  # the one whose sum is known
-    int64_t context_sum
-    int64_t thresholds  # and those by which its tier is known
-    int32_t tiers
-    int32_t tier
-
-
-cdef inline uint64_t pack(int64_t customer, int64_t model, int64_t region, int64_t tier) noexcept nogil:
-    return (<uint64_t>customer << 40) | (<uint64_t>model << 20) | (<uint64_t>region << 10) | <uint64_t>tier
-
-
-cdef inline bint quantity_of(Event *event, int32_t meter, int64_t *quantity) noexcept nogil:
-    """Whether the event has a meter, and how much of it."""
-    cdef int64_t j
-    for j in range(event.first, event.end):
-        if event.book_meter[event.meter[j]] == meter:
-            quantity[0] = event.quantity[j]
-            return True
-    return False
+cdef inline uint64_t slot_of(uint64_t key, uint64_t mask) noexcept nogil:
+    """Fibonacci hashing: one multiplication, of which the upper half is well mixed."""
+    return (key * <uint64_t>0x9E3779B97F4A7C15) >> 32 & mask
 
 
 @cython.final  # so that C may put one function into another
@@ -91,7 +78,10 @@ cdef class RateTable:
     cdef int32_t *profile  # of each customer class
     cdef uint64_t *pairs  # (customer << 20 | model) of the pairs that rows name; 0 is an empty slot
     cdef uint64_t pair_mask
-    cdef int32_t *timeline_of
+    cdef int32_t *timeline_of  # vectors x meters
+    cdef Stretch *stretches
+    cdef Rule *rule_of  # vectors x meters: what holds in the vector's stretch
+    cdef Rule *astray  # and for an event that is in another one
     cdef int64_t vectors
     cdef Timeline *timelines
     cdef int64_t timeline_count
@@ -101,6 +91,8 @@ cdef class RateTable:
     cdef int64_t rule_count
     cdef Grid *grids
     cdef int64_t grid_count
+    cdef Tiering *tierings
+    cdef dict tiering_of  # number by (context, thresholds); 0 has no tiers
     cdef char *cells  # 16 bytes each
     cdef int64_t cell_count
     cdef int64_t *numbers
@@ -111,21 +103,30 @@ cdef class RateTable:
 
     def __cinit__(self, int64_t meters):
         self.meters = meters
-        self.mask, self.runs = 1023, {}
+        self.mask, self.runs, self.tiering_of = 1023, {}, {}
         self.table = <Combination *>calloc(self.mask + 1, sizeof(Combination))
         if self.table == NULL:
             raise MemoryError()
         self.tell_profiles([0], [])
+        self.astray = <Rule *>_grown(NULL, meters * sizeof(Rule))
+        self._tiering(self.add_context([0] * meters), [])
+        for number in (R_UNPRICED, R_UNBILLED):
+            self._new_rule(RATE).flag = F_UNBILLED if number == R_UNBILLED else F_UNPRICED
+            self.add_timeline([INT64_MIN], [number])
 
     def __dealloc__(self):
         free(self.table)
         free(self.profile)
         free(self.pairs)
         free(self.timeline_of)
+        free(self.rule_of)
+        free(self.stretches)
+        free(self.astray)
         free(self.timelines)
         free(self.steps)
         free(self.rules)
         free(self.grids)
+        free(self.tierings)
         free(self.cells)
         free(self.numbers)
         free(self.schedules)
@@ -136,7 +137,7 @@ cdef class RateTable:
         """The profile of each customer class, and the (customer class, model class) that some row names together."""
         cdef uint64_t size = 64, pair, at
         cdef int64_t i
-        while size < 4 * <uint64_t>len(pairs):
+        while size < 8 * <uint64_t>len(pairs):
             size *= 2
         free(self.pairs)
         self.pairs = <uint64_t *>calloc(size, sizeof(uint64_t))
@@ -145,7 +146,7 @@ cdef class RateTable:
         self.pair_mask = size - 1
         for customer, model in pairs:
             pair = <uint64_t>customer << 20 | <uint64_t>model
-            at = fmix64(pair) & self.pair_mask
+            at = slot_of(pair, self.pair_mask)
             while self.pairs[at]:
                 at = (at + 1) & self.pair_mask
             self.pairs[at] = pair
@@ -166,6 +167,19 @@ cdef class RateTable:
         self.number_count += n
         return first
 
+    cdef int32_t _tiering(self, int64_t context, list thresholds) except -1:
+        """The number of the tiers of a context."""
+        cdef Tiering *tiering
+        key = context, tuple(thresholds)
+        if key not in self.tiering_of:
+            self.tierings = <Tiering *>_grown(self.tierings, (len(self.tiering_of) + 1) * sizeof(Tiering))
+            tiering = &self.tierings[len(self.tiering_of)]
+            tiering.context, tiering.edges = context, len(thresholds)
+            tiering.thresholds = self._add_numbers(thresholds)
+            tiering.first, tiering.second = [*thresholds, INT64_MAX, INT64_MAX][:2]
+            self.tiering_of[key] = len(self.tiering_of)
+        return self.tiering_of[key]
+
     cdef Rule *_new_rule(self, Kind kind) except NULL:
         self.rules = <Rule *>_grown(self.rules, (self.rule_count + 1) * sizeof(Rule))
         memset(&self.rules[self.rule_count], 0, sizeof(Rule))
@@ -174,7 +188,7 @@ cdef class RateTable:
         return &self.rules[self.rule_count - 1]
 
     def _check_rule(self, number):
-        if not -1 <= number < self.rule_count:
+        if not 0 <= number < self.rule_count:
             raise ValueError(f"there is no rule {number}")
 
     def add_schedule(
@@ -222,13 +236,13 @@ cdef class RateTable:
         return self.rule_count - 1
 
     def add_choice(self, int schedule, int within, int otherwise):
-        """A rule: one rule in the hours of a schedule, another one outside of them; -1 is unpriced."""
+        """A rule: one rule in the hours of a schedule, another one outside of them; 0 is unpriced."""
         self._check_rule(within)
         self._check_rule(otherwise)
         if not 0 <= schedule < self.schedule_count:
             raise ValueError(f"there is no schedule {schedule}")
         cdef Rule *rule = self._new_rule(CHOICE)
-        rule.what, rule.within, rule.otherwise = schedule, within, otherwise
+        rule.what, rule.rates[0], rule.rates[1] = schedule, within, otherwise
         return self.rule_count - 1
 
     def add_grid(
@@ -250,9 +264,8 @@ cdef class RateTable:
             raise ValueError("thresholds need a context")
         self.grids = <Grid *>_grown(self.grids, (self.grid_count + 1) * sizeof(Grid))
         grid = &self.grids[self.grid_count]
-        grid.tiers, grid.context, grid.part, grid.package = stride, context, part, package
+        grid.tiering, grid.part, grid.package = self._tiering(context, thresholds), part, package
         grid.times_count, grid.table_count = len(times), len(tables)
-        grid.thresholds = self._add_numbers(thresholds)
         for i, meter in enumerate(times):
             grid.times[i] = meter
         for i in reversed(range(grid.table_count)):
@@ -270,10 +283,10 @@ cdef class RateTable:
         self.cell_count += stride
         rates = [int.from_bytes(cells[16 * i : 16 * i + 16], "little", signed=True) for i in range(stride)]
         small = all(-(1 << 63) <= rate < 1 << 63 for rate in rates)
-        if 1 < grid.tiers <= RATES and small and not (part or package or times or tables):
-            rule = self._new_rule(TIERS)
-            rule.what, rule.within, rule.tiers = context, grid.thresholds, grid.tiers
-            for i in range(grid.tiers):
+        if stride <= RATES and small and not (part or package or times or tables):
+            rule = self._new_rule(RATE)
+            rule.what = grid.tiering
+            for i in range(stride):
                 rule.rates[i] = rates[i]
         else:
             rule = self._new_rule(GRID)
@@ -283,9 +296,8 @@ cdef class RateTable:
         return self.rule_count - 1
 
     def add_timeline(self, list from_us not None, list rules not None):
-        """A run of steps: ascending instants, and the rule from each of them on (-1 unpriced). Returns its number."""
+        """A run of steps: ascending instants, and the rule from each of them on (0 unpriced). Returns its number."""
         cdef int64_t n = len(from_us), i
-        cdef Timeline *line
         if len(rules) != n or not n:
             raise ValueError("one rule a step is expected")
         for rule in rules:
@@ -295,30 +307,29 @@ cdef class RateTable:
         for i in range(n):
             self.steps[self.step_count + i].from_us = from_us[i]
             self.steps[self.step_count + i].rule = rules[i]
-        line = &self.timelines[self.timeline_count]
-        line.start, line.steps = self.step_count, n
-        line.last_from_us, line.last_rule, line.before_from_us, line.before_rule = from_us[n - 1], rules[n - 1], 0, -1
-        if n > 1:
-            line.before_from_us, line.before_rule = from_us[n - 2], rules[n - 2]
+        self.timelines[self.timeline_count].start, self.timelines[self.timeline_count].steps = self.step_count, n
         self.step_count += n
         self.timeline_count += 1
         return self.timeline_count - 1
 
     def add_vector(self, list timeline_of not None):
-        """The timeline of each book meter (-1 unpriced, -2 unbilled). Returns the vector's number."""
-        cdef int64_t i
+        """The timeline of each book meter (0 unpriced, 1 unbilled). Returns the vector's number."""
+        cdef int64_t i, size = self.vectors * self.meters
         if len(timeline_of) != self.meters:
             raise ValueError("one timeline a book meter is expected")
-        if not all(-2 <= number < self.timeline_count for number in timeline_of):
+        if not all(0 <= number < self.timeline_count for number in timeline_of):
             raise ValueError("there is no such timeline")
-        self.timeline_of = <int32_t *>_grown(self.timeline_of, (self.vectors + 1) * self.meters * sizeof(int32_t))
+        self.timeline_of = <int32_t *>_grown(self.timeline_of, (size + self.meters) * sizeof(int32_t))
+        self.rule_of = <Rule *>_grown_aligned(self.rule_of, size * sizeof(Rule), (size + self.meters) * sizeof(Rule))
+        self.stretches = <Stretch *>_grown(self.stretches, (self.vectors + 1) * sizeof(Stretch))
         for i in range(self.meters):
-            self.timeline_of[self.vectors * self.meters + i] = timeline_of[i]
+            self.timeline_of[size + i] = timeline_of[i]
+        self.stretches[self.vectors] = Stretch(0, 0, STRAYS - 1)  # holds nothing, and moves to the first event
         self.vectors += 1
         return self.vectors - 1
 
     cdef inline Combination *_find(self, uint64_t packed) noexcept nogil:
-        cdef uint64_t at = fmix64(packed) & self.mask
+        cdef uint64_t at = slot_of(packed, self.mask)
         while self.table[at].packed_plus_one and self.table[at].packed_plus_one != packed + 1:
             at = (at + 1) & self.mask
         return &self.table[at]
@@ -332,7 +343,7 @@ cdef class RateTable:
             raise ValueError(f"there is no vector {vector}")
         if packed + 1 == 0:
             raise ValueError("this combination of classes would look like an empty slot")
-        if <uint64_t>(self.used + 1) * 2 > self.mask + 1:
+        if <uint64_t>(self.used + 1) * 4 > self.mask + 1:
             old, size = self.table, self.mask + 1
             self.table = <Combination *>calloc(size * 2, sizeof(Combination))
             if self.table == NULL:
@@ -348,63 +359,33 @@ cdef class RateTable:
         if entry.packed_plus_one:
             raise ValueError("this combination is known already")
         entry.packed_plus_one = packed + 1
-        entry.base = vector * self.meters
+        entry.vector = vector
         self.used += 1
 
     # -- the kernel
 
-    cdef inline int64_t _customer(self, int64_t customer, int64_t model) noexcept nogil:
-        """The class that a customer is looked up as beside a model."""
-        cdef uint64_t pair = <uint64_t>customer << 20 | <uint64_t>model
-        cdef uint64_t at = fmix64(pair) & self.pair_mask
+    cdef inline uint64_t _with_profile(self, uint64_t packed) noexcept nogil:
+        """The combination, with the customer's profile for the customer where no row names it beside the model."""
+        cdef uint64_t customer = packed >> SHIFTS[0], pair = packed >> SHIFTS[1]
+        cdef uint64_t at = slot_of(pair, self.pair_mask)
         while self.pairs[at]:
             if self.pairs[at] == pair:
-                return customer
+                return packed
             at = (at + 1) & self.pair_mask
-        return self.profile[customer]
+        return packed ^ (customer ^ <uint64_t>self.profile[customer]) << SHIFTS[0]
 
-    cdef inline int64_t _context(self, Event *event, int64_t context) noexcept nogil:
-        """The quantities of the meters of a context together; at most INT64_MAX, which is above every threshold."""
-        cdef const int64_t *members = self.numbers + context
-        cdef int64_t j, total = 0
-        cdef int32_t meter
-        if event.context != context:
-            for j in range(event.first, event.end):
-                meter = event.book_meter[event.meter[j]]
-                if meter >= 0 and members[meter]:
-                    total = int64_add_saturating(total, event.quantity[j])
-            event.context, event.context_sum = context, total
-        return event.context_sum
-
-    cdef inline int32_t _tier(
-        self, Event *event, int64_t context, int64_t thresholds, int32_t tiers
-    ) noexcept nogil:
-        """The number of the tier that an event's context is in: mostly the same for all its meters."""
-        cdef int64_t size
-        cdef int32_t i
-        if event.context != context or event.thresholds != thresholds or event.tiers != tiers:
-            size = self._context(event, context)
-            event.thresholds, event.tiers, event.tier = thresholds, tiers, 0
-            for i in range(tiers - 1):  # to the end: a few comparisons cost less than a branch foreseen wrongly
-                event.tier += size > self.numbers[thresholds + i]
-        return event.tier
-
-    cdef int64_t _before(self, Event *event, int64_t context, int32_t own) noexcept nogil:
-        """How much of a context stands before a meter's own units."""
-        cdef const int64_t *members = self.numbers + context
-        cdef int64_t j, total = 0
-        cdef int32_t meter
-        for j in range(event.first, event.end):
-            meter = event.book_meter[event.meter[j]]
-            if meter >= 0 and members[meter] and members[meter] < members[own]:
-                total = int64_add_saturating(total, event.quantity[j])
-        return total
+    cdef inline int32_t _tier_of_rate(self, const Event *event, int32_t number) noexcept nogil:
+        """The tier of a RATE, without a loop or a branch, which would often be foreseen wrongly."""
+        cdef const Tiering *tiering = &self.tierings[number]
+        cdef int64_t context = context_of(event, self.numbers + tiering.context)
+        return (context > tiering.first) + (context > tiering.second)
 
     cdef int _grid(
-        self, Event *event, Grid *grid, int32_t meter, int64_t quantity, i128 *amount, bint *priced
+        self, const Event *event, const Grid *grid, int32_t meter, int64_t quantity, i128 *amount, bint *priced
     ) noexcept nogil:
         """The amount of a quantity by a grid of rates."""
         cdef const char *cell = self.cells + 16 * grid.cells
+        cdef const Tiering *tiering
         cdef const int64_t *values
         cdef i128 units = i128_from_int64(quantity)
         cdef int64_t other
@@ -429,22 +410,26 @@ cdef class RateTable:
                 return ERROR_OVERFLOW
         if grid.package:
             units = i128_started(units, grid.package)
-        if grid.tiers > 1:
-            cell += 16 * self._tier(event, grid.context, grid.thresholds, grid.tiers)
+        if grid.tiering:
+            tiering = &self.tierings[grid.tiering]
+            other = context_of(event, self.numbers + tiering.context)
+            for i in range(tiering.edges):
+                cell += 16 * (other > self.numbers[tiering.thresholds + i])
         return ERROR_OVERFLOW if i128_mul_wide(units, i128_load(cell), amount) else 0
 
     cdef int _parts(
-        self, Event *event, Grid *grid, const char *cell, int32_t meter, int64_t quantity, i128 *amount
+        self, const Event *event, const Grid *grid, const char *cell, int32_t meter, int64_t quantity, i128 *amount
     ) noexcept nogil:
         """The amount of a quantity whose units are each at the tier of their own place in the context."""
-        cdef const int64_t *thresholds = self.numbers + grid.thresholds
-        cdef int64_t place = self._before(event, grid.context, meter), left = quantity, part
+        cdef const Tiering *tiering = &self.tierings[grid.tiering]
+        cdef const int64_t *thresholds = self.numbers + tiering.thresholds
+        cdef int64_t place = context_before(event, self.numbers + tiering.context, meter), left = quantity, part
         cdef int32_t tier
         cdef i128 product
         amount[0] = i128_from_int64(0)
-        for tier in range(grid.tiers):
+        for tier in range(tiering.edges + 1):
             part = left
-            if tier < grid.tiers - 1:
+            if tier < tiering.edges:
                 part = min(left, max(thresholds[tier] - place, 0))
             if i128_mul(part, i128_load(cell + 16 * tier), &product) or i128_add(amount, product):
                 return ERROR_OVERFLOW
@@ -452,60 +437,117 @@ cdef class RateTable:
             place = int64_add_saturating(place, part)
         return 0
 
-    cdef inline int _rate(
-        self, Event *event, int64_t base, int32_t meter, int64_t quantity, char *amount, uint8_t *flag
+    cdef Rule _rule_at(self, int32_t timeline, int64_t time_us, Stretch *stretch) noexcept nogil:
+        """What holds at an instant; narrows `stretch` to when it does."""
+        cdef const Step *steps = self.steps + self.timelines[timeline].start
+        cdef int32_t low = 0, high = self.timelines[timeline].steps, middle
+        while low < high:  # `low` becomes the number of steps that have begun
+            middle = (low + high) // 2
+            if steps[middle].from_us <= time_us:
+                low = middle + 1
+            else:
+                high = middle
+        if low < self.timelines[timeline].steps:
+            stretch.to_us = min(stretch.to_us, steps[low].from_us)
+        if low == 0:
+            return self.rules[R_UNPRICED]
+        stretch.from_us = max(stretch.from_us, steps[low - 1].from_us)
+        return self.rules[steps[low - 1].rule]
+
+    cdef const Rule *_other_rules(self, const Event *event, int64_t vector) noexcept nogil:
+        """The rules of an event's meters, by book meter, where its vector is kept for another stretch."""
+        cdef Stretch *stretch = &self.stretches[vector]
+        cdef Stretch unused = Stretch(INT64_MIN, INT64_MAX, 0)
+        cdef const int32_t *timelines = self.timeline_of + vector * self.meters
+        cdef Rule *rules = self.rule_of + vector * self.meters
+        cdef int64_t j
+        cdef int32_t meter
+        stretch.strays += 1
+        if stretch.strays == STRAYS:
+            stretch[0] = Stretch(INT64_MIN, INT64_MAX, 0)
+            for j in range(self.meters):
+                rules[j] = self._rule_at(timelines[j], event.time_us, stretch)
+            return rules
+        self.astray[0] = self._rule_at(timelines[0], event.time_us, &unused)
+        for j in range(event.first, event.end):
+            meter = meter_at(event, j)
+            if meter >= 0:
+                self.astray[meter] = self._rule_at(timelines[meter], event.time_us, &unused)
+        return self.astray
+
+    cdef int _rate_by(
+        self, const Event *event, const Rule *rule, int32_t meter, int64_t quantity, char *amount, uint8_t *flag
     ) noexcept nogil:
-        cdef int32_t number = self.timeline_of[base + meter] if meter >= 0 else T_UNPRICED
-        cdef Timeline *line
-        cdef Rule *rule
-        cdef int64_t step, chosen
+        """Rates a quantity by whatever rule."""
         cdef i128 product = i128_from_int64(0)
         cdef bint priced = True, within
-        cdef int32_t tier
-        i128_store(amount, product)
-        if number < 0:
-            flag[0] = F_UNBILLED if number == T_UNBILLED else F_UNPRICED
-            return 0
-        line = &self.timelines[number]
-        chosen = line.last_rule
-        if event.time_us < line.last_from_us:
-            chosen = line.before_rule
-            if event.time_us < line.before_from_us:
-                step = line.start + line.steps - 3
-                while step >= line.start and self.steps[step].from_us > event.time_us:
-                    step -= 1
-                chosen = self.steps[step].rule if step >= line.start else -1
-        while chosen >= 0 and self.rules[chosen].kind == CHOICE:
-            rule = &self.rules[chosen]
+        while rule.kind == CHOICE:
             within = hours_hold(&self.schedules[rule.what], self.numbers, event.time_us)
-            chosen = rule.within if within else rule.otherwise
-        if chosen < 0:
-            flag[0] = F_UNPRICED
-            return 0
-        rule = &self.rules[chosen]
-        if rule.kind == GRID:
-            if self._grid(event, &self.grids[rule.what], meter, quantity, &product, &priced):
-                return ERROR_OVERFLOW
-        else:
-            tier = self._tier(event, rule.what, rule.within, rule.tiers) if rule.kind == TIERS else 0
-            i128_mul(quantity, i128_from_int64(rule.rates[tier]), &product)  # of 64 bits each: it fits
+            rule = &self.rules[rule.rates[0 if within else 1]]
+        if rule.kind == RATE:
+            i128_mul(quantity, i128_from_int64(rule.rates[self._tier_of_rate(event, rule.what)]), &product)
+        elif self._grid(event, &self.grids[rule.what], meter, quantity, &product, &priced):
+            return ERROR_OVERFLOW
         i128_store(amount, product)
         flag[0] = <uint8_t>rule.flag if priced else F_UNPRICED
         return 0
 
-    cdef int _rate_event(
-        self, Event *event, int64_t base, char *amounts, uint8_t *flags, char *request_amount, uint8_t *request_flag
-    ) noexcept nogil:
-        cdef int64_t j
-        cdef int error
-        event.context = event.thresholds = -1
+    cdef inline int _rate_event(self, const Event *event, int64_t vector, int64_t row) noexcept nogil:
+        """Rates each item of an event, and its `requests`; nearly all have a simple rate, perhaps of a tier."""
+        cdef const Batch *batch = event.batch
+        cdef const Stretch *stretch = &self.stretches[vector]
+        cdef const Rule *rules = self.rule_of + vector * self.meters
+        cdef const Rule *rule
+        cdef int64_t j, quantity
+        cdef int32_t meter, tiering = 0, tier = 0
+        cdef i128 product
+        if not stretch.from_us <= event.time_us < stretch.to_us:
+            rules = self._other_rules(event, vector)
         for j in range(event.first, event.end):
-            error = self._rate(
-                event, base, event.book_meter[event.meter[j]], event.quantity[j], amounts + 16 * j, flags + j
-            )
-            if error:
-                return error
-        return self._rate(event, base, 0, 1, request_amount, request_flag)
+            meter, quantity = batch.book_meter[batch.meter[j]], batch.quantity[j]
+            rule = &rules[meter] if meter >= 0 else self.rules  # R_UNPRICED
+            if rule.kind == RATE:
+                if rule.what != tiering and rule.what:
+                    tiering, tier = rule.what, self._tier_of_rate(event, rule.what)
+                i128_mul(quantity, i128_from_int64(rule.rates[tier if rule.what else 0]), &product)  # 64 bits: it fits
+                i128_store(batch.amounts + 16 * j, product)
+                batch.flags[j] = <uint8_t>rule.flag
+            elif self._rate_by(event, rule, meter, quantity, batch.amounts + 16 * j, batch.flags + j):
+                return ERROR_OVERFLOW
+        if rules.kind == RATE and not rules.what:
+            i128_store(batch.request_amounts + 16 * row, i128_from_int64(rules.rates[0]))
+            batch.request_flags[row] = <uint8_t>rules.flag
+            return 0
+        return self._rate_by(event, rules, 0, 1, batch.request_amounts + 16 * row, batch.request_flags + row)
+
+    cdef int _find_vectors(
+        self, const Batch *batch, const int64_t *rows, int64_t count, uint64_t *packed, int64_t *vectors
+    ) noexcept nogil:
+        """The packed combination and the vector of each row; a vector of -1 is not known. Returns how many are not."""
+        cdef const int32_t *index
+        cdef const int32_t *classes
+        cdef Combination *entry
+        cdef int64_t n, meter
+        cdef int d, missing = 0
+        memset(packed, 0, count * sizeof(uint64_t))
+        for d in range(4):
+            index, classes = batch.index[d], batch.classes[d]
+            if classes != NULL:
+                for n in range(count):
+                    packed[n] |= <uint64_t>classes[index[rows[n]]] << SHIFTS[d]
+        if batch.classes[0] != NULL:
+            for n in range(count):
+                packed[n] = self._with_profile(packed[n])
+        for n in range(count):
+            prefetch(&self.table[slot_of(packed[n], self.mask)])
+        for n in range(count):
+            entry = self._find(packed[n])
+            vectors[n] = entry.vector if entry.packed_plus_one else -1
+            missing += vectors[n] < 0
+            prefetch(&self.stretches[entry.vector])
+            for meter in range(0, min(self.meters, PREFETCHED), 2):
+                prefetch(&self.rule_of[entry.vector * self.meters + meter])
+        return missing
 
     def rate(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, tuple dim_index, tuple dim_class,
@@ -515,50 +557,41 @@ cdef class RateTable:
         """Rates the selected rows; returns the packed combinations that are not known yet (then nothing is to be used).
 
         `selection` uint32 [rows] or 0. `dim_index`, `dim_class`: int32 code a row and int32 class a dictionary value,
-        for customer, model, region, service_tier. `meter_map` int32 a dictionary value: the book meter's number, -1
-        where the book has none. `amounts` (16 bytes) and `flags` (uint8) per usage item; `request_amounts`,
-        `request_flags` per row of the batch. Raises OverflowError.
+        for customer, model, region, service_tier; a class of 0 where every row's class is 0. `meter_map` int32 a
+        dictionary value: the book meter's number, -1 where the book has none. `amounts` (16 bytes) and `flags` (uint8)
+        per usage item; `request_amounts`, `request_flags` per row of the batch. Raises OverflowError.
         """
-        cdef const int32_t *index[4]
-        cdef const int32_t *classes[4]
-        cdef const uint32_t *chosen = <const uint32_t *>selection
-        cdef const int64_t *time_us = <const int64_t *>event_time_us
-        cdef const int32_t *starts = <const int32_t *>usage_offsets
-        cdef int64_t i = 0, n, count, model, row = 0
-        cdef int d, error = 0
-        cdef uint64_t packed[BLOCK]
-        cdef Combination *entry
+        cdef Batch batch
         cdef Event event
+        cdef uint64_t packed[BLOCK]
+        cdef int64_t row_of[BLOCK]
+        cdef int64_t vectors[BLOCK]
+        cdef int64_t i = 0, n, count, row = 0
+        cdef int d, error = 0
         cdef set missing = set()
-        event.meter, event.book_meter = <const int32_t *>meter_index, <const int32_t *>meter_map
-        event.quantity = <const int64_t *>quantities
+        batch.selection, batch.time_us = <const uint32_t *>selection, <const int64_t *>event_time_us
+        batch.starts, batch.meter = <const int32_t *>usage_offsets, <const int32_t *>meter_index
+        batch.book_meter, batch.quantity = <const int32_t *>meter_map, <const int64_t *>quantities
+        batch.amounts, batch.flags = <char *>amounts, <uint8_t *>flags
+        batch.request_amounts, batch.request_flags = <char *>request_amounts, <uint8_t *>request_flags
         for d in range(4):
-            index[d] = <const int32_t *><uintptr_t>dim_index[d]
-            classes[d] = <const int32_t *><uintptr_t>dim_class[d]
+            batch.index[d] = <const int32_t *><uintptr_t>dim_index[d]
+            batch.classes[d] = <const int32_t *><uintptr_t>dim_class[d]
+        event.batch = &batch
         with nogil:
             while i < rows and not error:
                 count = min(<int64_t>BLOCK, rows - i)
                 for n in range(count):
-                    row = chosen[i + n] if chosen != NULL else i + n
-                    model = classes[1][index[1][row]]
-                    packed[n] = pack(
-                        self._customer(classes[0][index[0][row]], model), model, classes[2][index[2][row]],
-                        classes[3][index[3][row]],
-                    )
-                    prefetch(&self.table[fmix64(packed[n]) & self.mask])
+                    row_of[n] = batch.selection[i + n] if batch.selection != NULL else i + n
+                if self._find_vectors(&batch, row_of, count, packed, vectors):
+                    with gil:
+                        missing |= {packed[n] for n in range(count) if vectors[n] < 0}
                 for n in range(count):
-                    row = chosen[i + n] if chosen != NULL else i + n
-                    entry = self._find(packed[n])
-                    if not entry.packed_plus_one:
-                        with gil:
-                            if len(missing) < MISSING_MAX:
-                                missing.add(packed[n])
+                    if vectors[n] < 0:
                         continue
-                    event.time_us, event.first, event.end = time_us[row], starts[row], starts[row + 1]
-                    error = self._rate_event(
-                        &event, entry.base, <char *>amounts, <uint8_t *>flags, <char *>request_amounts + 16 * row,
-                        <uint8_t *>request_flags + row,
-                    )
+                    row = row_of[n]
+                    event.time_us, event.first, event.end = batch.time_us[row], batch.starts[row], batch.starts[row + 1]
+                    error = self._rate_event(&event, vectors[n], row)
                     if error:
                         break
                 i += count

@@ -219,8 +219,9 @@ class Amounts(NamedTuple):
 class RateTable:
     """A compiled price book: which classes of events it tells apart is the caller's business; see `_core/rate.pyx`."""
 
-    UNPRICED = -1
-    UNBILLED = -2
+    UNPRICED = 0
+    """The number of a rule and of a timeline."""
+    UNBILLED = 1
 
     def __init__(self, meters: int) -> None:
         self._table = _rate.RateTable(meters)
@@ -260,7 +261,7 @@ class RateTable:
         rows: Rows,
         count: int,
         dim_names: tuple[str, str, str, str],
-        dim_classes: tuple[pa.Buffer, ...],
+        dim_classes: tuple[pa.Buffer | None, ...],
         meter_map: pa.Buffer,
     ) -> tuple[Amounts, list[int]]:
         """Rates the selected rows; also returns the class combinations that are unknown yet (then call again).
@@ -280,7 +281,7 @@ class RateTable:
                 _address(rows),
                 _address(events.column("event_time_us").buffers()[1]),
                 tuple(_codes(events.column(name)) for name in dim_names),
-                tuple(classes.address for classes in dim_classes),
+                tuple(0 if classes is None else classes.address for classes in dim_classes),
                 usage.offsets,
                 usage.meters,
                 meter_map.address,

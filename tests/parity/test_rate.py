@@ -109,6 +109,22 @@ def test_supersessions() -> None:
     check(prices, [plain_event(event_time_us=us, usage=[("a", 10**12)]) for us in TIMES_US])
 
 
+def test_events_out_of_order_about_changes_of_price() -> None:
+    """One rater over several batches, each of events of few classes whose times jump between, or run through, stretches
+    in which other prices hold; `requests` and meters outside the book too."""
+    rows = [f'meter: a, from: {instant}, price: "{n}"' for n, instant in enumerate(INSTANTS, 1)]
+    rows += [f'meter: requests, per: 1, from: {instant}, price: "{n}"' for n, instant in enumerate(INSTANTS, 1)]
+    prices = book(*rows, 'meter: b, from: 2026-02-01T00:00:00Z, price: "7", model: m')
+    rater, rng = Rater(prices), random.Random(7)
+    for times in (rng.choices(TIMES_US, k=150), sorted(rng.choices(TIMES_US, k=150)), TIMES_US[::-1], TIMES_US[:1] * 9):
+        events = [
+            plain_event(event_time_us=us, model=rng.choice("mx"), usage=[("b", 1), ("c", 2), ("a", n)])
+            for n, us in enumerate(times)
+        ]
+        items, requests = amounts_of(rater, event_batch(events))
+        assert [*zip(items, requests, strict=True)] == [oracle_of(prices, event) for event in events]
+
+
 def test_narrowing_by_all_four_dimensions() -> None:
     """Each narrowing of a chain holds from its own instant; what is wider holds until then, and for all others."""
     chain = [NARROWING[:n] for n in range(5)]

@@ -50,6 +50,18 @@ def test_the_whole_of_a_context_above_an_edge() -> None:
     )
 
 
+def test_any_number_of_tiers() -> None:
+    """Meters of one event with other edges, other contexts, and none."""
+    rows = ['meter: a, per: 1, price: "9"']
+    for n in range(1, 6):
+        above = ", ".join(f'{{above: {40 * edge}, price: "{n * 10 + edge}"}}' for edge in range(1, n + 1))
+        context = ", context: [a, t3]" if n % 2 else ""
+        rows.append(f'meter: t{n}, per: 1, price: "{n}", above: [{above}]{context}')
+    prices = book(*rows)
+    usages = [{"a": size, "input_tokens": 201 - size} | {f"t{n}": n for n in range(1, 6)} for size in range(0, 202, 5)]
+    check(prices, [event(usage) for usage in usages])
+
+
 def test_the_part_of_a_context_above_an_edge() -> None:
     """Each meter's units stand behind those of the meters before it."""
     order = "context: [cached_input_tokens, input_tokens], applies: part"

@@ -77,11 +77,11 @@ class Rater:
             for combination in missing:
                 self._table.add_combination(combination, self._vector(self._match(combination)))
 
-    def _classes(self, column: pa.DictionaryArray, n: int) -> pa.Buffer:
+    def _classes(self, column: pa.DictionaryArray, n: int) -> pa.Buffer | None:
         """int32 class of each dictionary value: its place among the values that the book names, counted from 1; else
-        0."""
+        0. None: 0 for all."""
         if not len(self._named[n]) or not len(column.dictionary):
-            return pa.py_buffer(bytes(4 * max(len(column.dictionary), 1)))
+            return None
         place = pc.index_in(column.dictionary, value_set=self._named[n])
         return pc.fill_null(pc.add(place, pa.scalar(1, pa.int32())), pa.scalar(0, pa.int32())).buffers()[1]
 
