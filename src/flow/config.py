@@ -258,7 +258,7 @@ class Limits(_Model):
     """How far ahead of now an event's time may be."""
     outbox_bytes_max: Annotated[int, size("1MiB", "1000TiB")] = 10 * 2**30
     """Blocks that wait for ClickHouse; when they reach it, the source pauses."""
-    batch_rows: Annotated[int, count(1, 2**22)] = 65_536
+    batch_rows: Annotated[int, count(1, 2**22)] = 131_072
     """Rows of a batch that a source aims at."""
     stop_wait_us: Annotated[int, duration("0s", "1d")] = Field(alias="stop_wait", default=20_000_000)
     """How long a run that a signal has stopped waits for a store that does not take its blocks."""

@@ -229,14 +229,14 @@ def watermark_from_wall_clock(world: World) -> Iterator[None]:
 
 @_mutation("what an uncommitted epoch appended to the ledger is appended again after a restart")
 def ledger_not_cut_back(world: World) -> Iterator[None]:
-    append = flow.state.ledger.append_synced
+    append = flow.state.ledger.append
 
     def behind_whatever_is_there(path: Path, at: int, pieces: list[bytes]) -> None:
         append(path, path.stat().st_size if path.exists() else 0, pieces)
 
     with (
         patch.object(flow.state.ledger, "cut_back", lambda path, length: None),
-        patch.object(flow.state.ledger, "append_synced", behind_whatever_is_there),
+        patch.object(flow.state.ledger, "append", behind_whatever_is_there),
     ):
         yield
 

@@ -29,6 +29,7 @@ class Options:
     horizon_us: int | None
     generations: int
     segment_ids_max: int
+    append_records: int
     rows_per_table_max: int
     ledger_file_bytes: int | None  # None: no ledger is kept
     outbox_bytes_max: int
@@ -86,6 +87,7 @@ def draw_options(rng: Random) -> Options:
         horizon_us=gap_us * rng.randint(8, 60) if bounded else None,
         generations=rng.randint(1, 6),
         segment_ids_max=rng.choice((4, 20, 1 << 20)),
+        append_records=rng.choice((1, 7, 1 << 17)),
         rows_per_table_max=rng.choice((5, 1_000_000, 1_000_000)),
         ledger_file_bytes=rng.choice((None, 1, 6_000, 1 << 20)) if rng.random() < 0.7 else 4_000,
         outbox_bytes_max=rng.choice((0, 20_000, 1 << 30)),

@@ -130,8 +130,9 @@ class Process:
     # -- building
 
     def _deduplicator(self, shard: str) -> Deduplicator:
-        """A shard whose segments are sealed after a few events, which the real ones are after 67 million."""
+        """A shard that writes and seals its segments after a few events, where real ones have many."""
         made = self._make_deduplicator(shard)
+        made.append_records = self._options.append_records
         kernel = made._fingerprints._set
         made._fingerprints._set = type(kernel)(kernel.horizon_us, kernel.slice_us, self._options.segment_ids_max)
         return made

@@ -23,6 +23,7 @@ from ..run import run as run_job
 from ..schema import meter_and_per
 from ..statements.render import printable
 from ..steps.combine import OUTCOMES, MeterTotals
+from ..store.client import engine_kept
 from ..store.queries.summary import Month, latest_month
 
 LOG = logging.getLogger(__name__)
@@ -59,8 +60,13 @@ def run(
     hosts = Hosts.parse(addresses, host) if addresses else None
     if hosts is None and host:
         raise ConfigError(f"--host {host}: there is no --addresses that it could be one of")
-    begun = {"source": settings.source.kind, "store": settings.store.url, "processes": processes, "host": host}
-    LOG.info("the run begins", extra=begun)
+    with engine_kept():
+        begun = {"source": settings.source.kind, "store": settings.store.url, "processes": processes, "host": host}
+        LOG.info("the run begins", extra=begun)
+        _run(settings, config, workers, processes, hosts)
+
+
+def _run(settings: Config, config: Path, workers: int, processes: int, hosts: Hosts | None) -> None:
     outcome: Outcome | None
     try:
         if processes > 1 or hosts is not None:

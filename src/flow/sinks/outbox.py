@@ -204,8 +204,12 @@ class _ArrowFile:
     def write(self, batch: pa.RecordBatch) -> None:
         try:
             self._writer.write_batch(batch)
-        except OSError as error:
-            raise explain(error, self._path, "write") from error
+            self._file.sync()  # while the next batch is made
+        except BaseException as error:
+            self._file.abandon()
+            if isinstance(error, OSError):
+                raise explain(error, self._path, "write") from error
+            raise
 
     def finish(self, table: str) -> BlockFile:
         try:

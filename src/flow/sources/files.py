@@ -8,8 +8,9 @@ that has grown is read on, one that has shrunk or begins differently is refused.
 
 import glob
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,9 @@ LINE_BYTES_MAX = 256 << 20
 """A line longer than this is not kept whole: its row in rejected_events holds this much of it."""
 HEAD_BYTES = 4096
 """How much of a file's beginning tells it from another that has taken its name."""
+
+AHEAD = 4
+"""Items that all readers together hold ahead of the dataflow: enough for the time in which it cuts a block."""
 
 Format = Literal["ndjson", "parquet", "arrow"]
 _SUFFIXES: dict[str, Format] = {
@@ -114,8 +118,8 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
         if resume_state is not None:
             kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["files"]
         progress = {name: Progress(*fields) for name, fields in kept.items()}
-        ahead = _all(mine, self._format, progress, self._batch_rows, self._prepare)
-        return _Reader(ahead, progress, self._flow, leads=number == 0)
+        items = _all(mine, self._format, progress, self._batch_rows, self._prepare)
+        return _Reader(items, progress, self._flow, AHEAD // self._readers, leads=number == 0)
 
 
 Ahead = tuple[Item | None, str, Progress]
@@ -123,23 +127,31 @@ Ahead = tuple[Item | None, str, Progress]
 
 
 class _Reader(PausingPartition[Item]):
-    """Reads one item ahead: while the dataflow works on a batch, the next is unpacked and decoded on a second core."""
+    """Reads some items ahead: while the dataflow works on a batch, or cuts a block, the next ones are unpacked and
+    decoded on a second core."""
 
-    def __init__(self, items: Iterator[Ahead], progress: dict[str, Progress], flow: Flow, *, leads: bool) -> None:
+    def __init__(
+        self, items: Iterator[Ahead], progress: dict[str, Progress], flow: Flow, ahead: int, *, leads: bool
+    ) -> None:
         super().__init__(flow, leads=leads)
         self._items = items
         self._progress = progress
         # A pool of one, and no thread of our own: it ends with the reader, and hands exceptions on.
         self._pool = ThreadPoolExecutor(1, "reader")
-        self._next = self._pool.submit(next, items, None)
+        self._next = deque(self._begin() for _ in range(ahead))
+
+    def _begin(self) -> "Future[Ahead | None]":
+        return self._pool.submit(next, self._items, None)
 
     def read(self) -> list[Item] | None:
-        while (ahead := self._next.result()) is not None:
-            self._next = self._pool.submit(next, self._items, None)
+        while True:
+            self._next.append(self._begin())
+            ahead = self._next.popleft().result()
+            if ahead is None:
+                return None
             item, name, self._progress[name] = ahead
             if item is not None:
                 return [item]
-        return None
 
     def snapshot(self) -> bytes:
         files = {name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()}

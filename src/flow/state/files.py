@@ -93,13 +93,22 @@ class SummedFile:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def sync(self) -> None:
+        """Makes durable what is there; many small syncs beside other work end sooner than one behind it."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
             try:
-                os.fsync(self._file.fileno())
+                self.sync()
             finally:
                 self._file.close()
+
+    def abandon(self) -> None:
+        """Lets go of a file that nothing will name."""
+        self.closed = True
+        self._file.close()
 
 
 def summed_up(path: Path) -> tuple[int, int]:
@@ -112,8 +121,9 @@ def summed_up(path: Path) -> tuple[int, int]:
     return length, checksum
 
 
-def append_synced(path: Path, at: int, pieces: Sequence[bytes | memoryview]) -> None:
-    """Writes the pieces one behind the other from offset `at` on, which must be the file's end, and syncs them.
+def append(path: Path, at: int, pieces: Sequence[bytes | memoryview], *, synced: bool = True) -> None:
+    """Writes the pieces one behind the other from offset `at` on, which must be the file's end; syncs them, if not told
+    otherwise.
 
     Raises StateError.
     """
@@ -123,9 +133,19 @@ def append_synced(path: Path, at: int, pieces: Sequence[bytes | memoryview]) -> 
                 raise StateError(f"{path}: is {file.tell()} bytes long, {at} are recorded; was it changed by hand?")
             for piece in pieces:
                 _write_all(file, piece)
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
     except OSError as error:
         raise explain(error, path, "append") from error
+
+
+def sync_file(path: Path) -> None:
+    """Makes durable what was appended to a file. Raises StateError."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explain(error, path, "sync") from error
 
 
 def cut_back(path: Path, length: int) -> None:

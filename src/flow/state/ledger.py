@@ -24,7 +24,7 @@ from isal.isal_zlib import crc32
 from ..errors import StateError
 from ..faults import point
 from ..schema import LEDGER
-from .files import append_synced, cut_back, explain, make_folder, summed_up, sync_folder
+from .files import append, cut_back, explain, make_folder, summed_up, sync_folder
 
 FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""
@@ -112,7 +112,7 @@ class LedgerWriter:
                 self._files.append(file)
             content = _stream(self._batches, self._book())
             point("ledger.before_append")
-            append_synced(self.path(file.number), file.length, [content])
+            append(self.path(file.number), file.length, [content])
             point("ledger.after_append")
             if not file.length:
                 sync_folder(self._open)

@@ -3,8 +3,8 @@
     file   = magic "TLSG" | version u16 | 0 u16 | chunk ...
     chunk  = length u32 | CRC-32 u32 | records (24 bytes each: fingerprint 16, payload hash 8)
 
-An epoch appends one chunk, so its cost follows the events of the epoch and not the size of the set. The file's length
-is in the shard's manifest: whatever stands behind it belongs to an epoch that was never committed.
+An epoch appends what it learnt, so its cost follows the events of the epoch and not the size of the set. The file's
+length is in the shard's manifest: whatever stands behind it belongs to an epoch that was never committed.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from pathlib import Path
 from isal.isal_zlib import crc32
 
 from ..errors import StateError
-from .files import append_synced, cut_back, explain, make_folder, sync_folder
+from .files import append, cut_back, explain, make_folder, sync_file, sync_folder
 
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
@@ -32,6 +32,7 @@ class SegmentFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lengths: dict[int, int] = {}
+        self._unsynced: set[int] = set()
 
     def path(self, number: int) -> Path:
         return self._folder / f"segment-{number:08d}.fps"
@@ -41,7 +42,7 @@ class SegmentFiles:
         if self._folder.exists():
             shutil.rmtree(self._folder)
         make_folder(self._folder)
-        self._lengths = {}
+        self._lengths, self._unsynced = {}, set()
 
     def resume(self, lengths: dict[int, int]) -> None:
         """Cuts every file back to its recorded length and removes the ones that are not recorded. Raises StateError."""
@@ -55,16 +56,23 @@ class SegmentFiles:
                 path.unlink()
 
     def append(self, number: int, records: bytes) -> None:
-        """Appends and syncs one chunk. Raises StateError."""
+        """Appends one chunk, which is durable after `sync`. Raises StateError."""
         length = self._lengths.get(number)
         pieces: list[bytes | memoryview] = [] if length else [_HEADER]
         for start in range(0, len(records), _CHUNK_BYTES_MAX):
             chunk = memoryview(records)[start : start + _CHUNK_BYTES_MAX]
             pieces += [_CHUNK.pack(len(chunk), crc32(chunk)), chunk]
-        append_synced(self.path(number), length or 0, pieces)
+        append(self.path(number), length or 0, pieces, synced=False)
+        self._unsynced.add(number)
         if length is None:
             sync_folder(self._folder)
         self._lengths[number] = (length or 0) + sum(map(len, pieces))
+
+    def sync(self) -> None:
+        """Makes all that was appended durable. Raises StateError."""
+        for number in sorted(self._unsynced):
+            sync_file(self.path(number))
+        self._unsynced.clear()
 
     def length(self, number: int) -> int:
         return self._lengths[number]
@@ -84,6 +92,7 @@ class SegmentFiles:
     def remove(self, number: int) -> None:
         """Deletes a segment that no durable snapshot names any more."""
         self._lengths.pop(number, None)
+        self._unsynced.discard(number)
         self.path(number).unlink(missing_ok=True)
 
 

@@ -14,6 +14,8 @@ from ..state.segments import RECORD_BYTES, SegmentFiles
 from .route import Routed
 
 MANIFEST = "shard"
+APPEND_RECORDS = 1 << 17
+"""Fingerprints that are held back until they are written: few enough to be in the cache still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Deduplicator:
         self._fingerprints = FingerprintSet(horizon_us, slice_us)
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
+        self.append_records = APPEND_RECORDS
+        self._learnt = 0  # records that are in no segment file yet
 
     @property
     def memory_bytes(self) -> int:
@@ -73,7 +77,20 @@ class Deduplicator:
         """Judges a batch and remembers its new events."""
         times = routed.events.column("event_time_us")
         verdicts = self._fingerprints.judge(routed.identity, times, routed.rows, routed.count)
+        self._learnt += verdicts.accepted_count
+        if self._learnt >= self.append_records:
+            self._append()
         return Judged(routed, verdicts, self._fingerprints.watermark_us)
+
+    def _append(self) -> None:
+        """Appends what was learnt since the last time to the segment files."""
+        for number, sealed_at_us, records in self._fingerprints.take_journal():
+            if records:
+                self._files.append(number, records)
+                self._sealed_at_us[number] = -1
+            if number in self._sealed_at_us:
+                self._sealed_at_us[number] = sealed_at_us
+        self._learnt = 0
 
     def snapshot(self) -> dict[str, Any]:
         """Appends what was learnt to the segment files, synced, and says how far they go.
@@ -84,12 +101,8 @@ class Deduplicator:
         for number in self._doomed:
             self._files.remove(number)
         point("shard.before_append")
-        for number, sealed_at_us, records in self._fingerprints.take_journal():
-            if records:
-                self._files.append(number, records)
-                self._sealed_at_us[number] = -1
-            if number in self._sealed_at_us:
-                self._sealed_at_us[number] = sealed_at_us
+        self._append()
+        self._files.sync()
         point("shard.after_append")
         self._doomed = [number for number in self._fingerprints.take_retired() if number in self._sealed_at_us]
         for number in self._doomed:
