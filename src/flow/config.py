@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .config_values import (
     COUNT,
@@ -35,6 +35,7 @@ from .config_values import (
     problem,
     size,
 )
+from .errors import ConfigError
 from .yaml_nodes import Problems, Steps, compose, did_you_mean, kind_of, line_of, pairs, read_text, shown
 
 _CLUSTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -178,18 +179,27 @@ class Store(_Model):
         return f"clickhouse://{self.user}@{host}:{self.port}/{self.database}{'?' * bool(options)}{'&'.join(options)}"
 
 
+def parse_store(url: str, folder: Path) -> Store:
+    """A store by its URL alone; a relative path begins at `folder`. Raises ConfigError."""
+    try:
+        return _store_of(url, folder)
+    except PydanticCustomError as error:
+        raise ConfigError(f"{url.partition(':')[0]}:...: {error.message()}") from None  # it may hold a password
+
+
 def _store(value: object, info: ValidationInfo) -> Store:
-    if isinstance(value, Store):
-        return value
-    url = as_text(value)
+    return value if isinstance(value, Store) else _store_of(as_text(value), config_folder(info))
+
+
+def _store_of(url: str, folder: Path) -> Store:
     if url.startswith("chdb:"):
-        return _chdb_store(url.removeprefix("chdb:"), info)
+        return _chdb_store(url.removeprefix("chdb:"), folder)
     if url.startswith("clickhouse:"):
         return _clickhouse_store(url)
     raise problem("is not a store; write chdb:run/store or clickhouse://user:password@host:8123/tallyflow")
 
 
-def _chdb_store(place: str, info: ValidationInfo) -> Store:
+def _chdb_store(place: str, folder: Path) -> Store:
     if place.startswith("//") and not place.startswith("///"):
         # By the rules of URLs this would be a host; or was a relative folder meant, or an absolute one?
         relative = f"chdb:{place[2:]}" if place[2:] else "chdb:run/store"
@@ -197,7 +207,7 @@ def _chdb_store(place: str, info: ValidationInfo) -> Store:
     path = "/" + place.lstrip("/") if place.startswith("/") else place
     if path in ("", "/"):
         raise problem("names no folder; write chdb:run/store or chdb:///absolute/path")
-    return Store(kind="chdb", path=config_folder(info) / path)
+    return Store(kind="chdb", path=folder / path)
 
 
 def _clickhouse_store(url: str) -> Store:
@@ -298,8 +308,6 @@ class Config(_Model):
 
     source: Annotated[Source, Field(discriminator="kind")]
     prices: FilePath
-    rules: FilePath | None = None
-    """The rule book; None: no rules."""
     require_approval: bool = False
     """Whether a version of the price book must name an approver who is not its author."""
     store: Annotated[Store, BeforeValidator(_store)]

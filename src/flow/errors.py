@@ -119,4 +119,3 @@ class RejectReason(IntEnum):
     NEGATIVE_QUANTITY = 25
     QUANTITY_TOO_LARGE = 26  # above limits.quantity_max
     INVALID_ARROW = 27  # a message that begins as Arrow IPC and cannot be read to its end
-    RULE = 28  # fails a rule of the rule book with severity `reject`; it was read well

@@ -19,7 +19,6 @@ from bytewax.inputs import FixedPartitionedSource
 from .config import Config, FilesSource, KafkaSource, LedgerSource
 from .generate import Synthetic
 from .prices.book import PriceBook
-from .rules.book import RuleBook
 from .schema import STANDARD_METERS
 from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
@@ -36,7 +35,6 @@ from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, identified, route, route_heartbeat
 from .steps.watch_prices import PriceWatch, UsedVersions
-from .steps.watch_rules import RulesWatch, UsedRules
 
 FLOW_ID = "tallyflow"
 LEARN_US = 10_000_000
@@ -55,8 +53,6 @@ class Job:
     clock: Callable[[], int]
     last_blocks: Mapping[str, int]
     """The last block that the store has of each writer."""
-    rule_book: RuleBook | None = None
-    """None: the config names no rules."""
     stop: threading.Event = field(default_factory=threading.Event)
     read: int = 0
     """Events read in this run, as decode counts them."""
@@ -87,10 +83,6 @@ class Job:
             self.config.require_approval,
             self._rated_elsewhere_until_us,
         )
-        self.rules: RulesWatch | None = None
-        if self.config.rules is not None and self.rule_book is not None:
-            used = UsedRules(self.directory.path / "rules")
-            self.rules = RulesWatch(self.config.rules, self.rule_book, used)
         self._limits = Limits(
             event_bytes_max=limits.event_bytes_max,
             string_bytes_max=limits.string_bytes_max,
@@ -139,8 +131,7 @@ class Job:
             self.kafka_source.finish()
 
     def decode(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        """Bytes to columns; a bad event, or one that fails a rule, becomes a rejected row. Events of files and of the
-        ledger come decoded."""
+        """Bytes to columns; a bad event becomes a rejected row. Events of files and of the ledger come decoded."""
         decoded = self._decoded(item)
         if isinstance(decoded, Heartbeat):
             return decoded
@@ -156,13 +147,7 @@ class Job:
         return decoded if isinstance(decoded, Heartbeat) else identified(decoded)
 
     def _decoded(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        if isinstance(item, Heartbeat):
-            return item
-        now_us = self.clock()
-        decoded = item if isinstance(item, Decoded) else decode(item, self._limits, now_us)
-        if self.rules is None or decoded.checked:
-            return decoded
-        return self.rules.check(decoded, now_us, accepted_before=isinstance(item, Decoded))
+        return item if isinstance(item, Decoded | Heartbeat) else decode(item, self._limits, self.clock())
 
     def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
         """Splits a batch over the shards; a shard's name is the Bytewax key."""

@@ -17,7 +17,6 @@ from _core import decode as _decode
 from _core import dedup as _dedup
 from _core import hash as _hash
 from _core import rate as _rate
-from _core import rules as _rules
 
 from .errors import OverflowStop
 from .schema import DIMENSIONS, EVENTS, USAGE
@@ -533,58 +532,3 @@ def interleaved_usage(meters: dict[str, pa.Array], rows: int, quantity_max: int)
     if items < 0:
         return None
     return usage_lists(rows, offsets, codes, quantities, items, pa.array(list(meters), pa.string()))
-
-
-# --- rules ---------------------------------------------------------------------------------------------
-
-ValueTable = _rules.ValueTable
-CHECKS_MAX = _rules.CHECKS_MAX
-MEMBER, RANGE, SUM, SPEED, CLOCK = _rules.MEMBER, _rules.RANGE, _rules.SUM, _rules.SPEED, _rules.CLOCK
-
-
-class CheckTable:
-    """At most CHECKS_MAX checks of a rule book; see `_core/rules.pyx`.
-
-    checks: (kind, since_us, until_us, low, high); columns: (name, its values, the checks to which it does not matter,
-    those that concern values outside their set); meters: the checks that bound a meter's quantity, to which it tells
-    what others add up to, and that add it up.
-    """
-
-    def __init__(
-        self,
-        checks: list[tuple[int, int, int, int, int]],
-        columns: list[tuple[str, ValueTable, int, int]],
-        meters: dict[str, tuple[int, int, int]],
-    ) -> None:
-        self._table = _rules.CheckTable(checks)
-        self._columns = columns
-        self._meters = meters
-
-    def failed(self, events: pa.RecordBatch, now_us: int) -> tuple[pa.UInt32Array, pa.UInt64Array]:
-        """The rows of EVENTS that fail a check, in order, and one bit for each that they fail."""
-        usage = _usage(events)
-        columns, held = [], []
-        for name, values, always, flipped in self._columns:
-            column = events.column(name)
-            strings = column.dictionary
-            _, offsets, data = strings.buffers()
-            held.append(masks := pa.allocate_buffer(8 * len(strings)))
-            if len(strings):
-                start = offsets.address + 4 * strings.offset
-                values.masks(start, _address(data), len(strings), always, flipped, masks.address)
-            columns.append((_codes(column), masks.address))
-        rows, bits = pa.allocate_buffer(4 * events.num_rows), pa.allocate_buffer(8 * events.num_rows)
-        count = self._table.failed(
-            events.num_rows,
-            _address(events.column("event_time_us").buffers()[1]),
-            columns,
-            usage.offsets,
-            usage.meters,
-            usage.quantities,
-            [self._meters.get(name, (0, 0, 0)) for name in usage.names.to_pylist()],
-            now_us,
-            rows.address,
-            bits.address,
-        )
-        failed = pa.Array.from_buffers(pa.uint64(), count, [None, bits])
-        return pa.Array.from_buffers(pa.uint32(), count, [None, rows]), failed

@@ -3,20 +3,20 @@
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.errors import OverflowStop
-from flow.kernels import Amounts
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, parse_price_book
 from flow.rerate.asked import Scope
 from flow.rerate.from_rollups import first_obstacle
-from flow.rerate.whole_rates import amounts_of
-from flow.schema import DIMENSIONS, EVENTS
-from flow.steps.correct import Corrector, cost_of
+from flow.schema import DIMENSIONS, EVENTS, PER_OF_ALL, meter_and_per
+from flow.steps.correct import Corrector, Cost, cost_of
+from flow.steps.corrections import Corrections
 from flow.steps.rate import Rater
 
 START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -33,13 +33,16 @@ prices:
 FORMS = (
     "price: '{price}', per: 1000",
     "price: '{price}', per: 1",
+    "price: '{price}', per: 3",
+    "price: '{price}', per: 7000",
     "price: '{price}', per_started: 7",
     "price: '{price}', per: 1000, above: [{{above: 30, price: '9'}}]",
     "price: '{price}', per: 1000, above: [{{above: 30, price: '9'}}], applies: part, context: [input_tokens, {meter}]",
     "price: '{price}', per: 1000, schedule: night",
     "price: '{price}', per: 10, times: [images]",
+    "price: '{price}', per: 12, above: [{{above: 30, price: '9'}}]",
 )
-PLAIN = 2
+PLAIN = 4
 """The forms before this one are one rate."""
 
 
@@ -52,9 +55,9 @@ def books(draw: st.DrawFn, forms: int = len(FORMS)) -> PriceBook:
         model = draw(st.sampled_from(("", *MODELS)))
         second = draw(st.sampled_from((0, 60, 90, 120, 180)))
         form = draw(st.integers(0, forms - 1))
-        if meter == "requests" or (meter == "input_tokens" and form == 4):
+        if meter == "requests" or (meter == "input_tokens" and form == 6):
             form = 1
-        if (key := (meter, model, second, form == 5)) in seen:
+        if (key := (meter, model, second, form == 7)) in seen:
             continue
         seen.add(key)
         names = f"meter: {meter}, from: '2026-01-01T00:{second // 60:02d}:{second % 60:02d}Z'"
@@ -117,14 +120,30 @@ def of_rows(tables: list[pa.Table], *names: str) -> Sums:
     found: Sums = {}
     for row in (row for table in tables for row in table.to_pylist()):
         assert (row["events"], row["digest"]) == (0, bytes(16))
-        for slot, meter in enumerate(row["meters"].split(",")):
+        for slot, name in enumerate(row["meters"].split(",")):
             quantity = int.from_bytes(row[f"q{slot}"], "little", signed=True)
+            meter, per = meter_and_per(name)
             key = row["window_start"], row["customer"], row.get("model", ""), meter
             sums = found.setdefault(key, [0, 0, Fraction(0)])
             sums[0] += quantity
             sums[1] += quantity * (row["unpriced"] >> slot & 1)
-            sums[2] += int(row[f"a{slot}"].scaleb(15))
+            sums[2] += Fraction(int(row[f"a{slot}"].scaleb(15)), per)
     return {key: sums for key, sums in found.items() if any(sums)}
+
+
+def of_corrections(found: Corrections) -> Sums:
+    rows = found.table().to_pylist()
+    assert [row["customer"] for row in rows] == sorted(row["customer"] for row in rows)
+    told = {}
+    for row in rows:
+        unpriced, remainder = (
+            int.from_bytes(row[name], "little", signed=True) for name in ("unpriced_quantity", "amount_remainder")
+        )
+        assert 0 <= remainder < PER_OF_ALL
+        key = row["window_start"], row["customer"], "", row["meter"]
+        assert key not in told, "one row a customer, window and meter"
+        told[key] = [0, unpriced, int(row["amount"].scaleb(15)) + Fraction(remainder, PER_OF_ALL)]
+    return {key: sums for key, sums in told.items() if any(sums)}
 
 
 def without(sums: Sums, *, day: bool = False, model: bool = True) -> Sums:
@@ -146,18 +165,18 @@ def test_the_deltas_are_what_the_oracle_says(
     for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         if part:
             made = batch(part)
-            corrector.add(made, amounts_of(Rater(before), made), amounts_of(Rater(after), made))
+            corrector.add(made, cost_of(Rater(before), made), cost_of(Rater(after), made))
     cut: dict[str, list[pa.Table]] = {"rollup_minute": [], "rollup_day": []}
     for table, found in corrector.cut():
         cut[table].append(pa.Table.from_batches(found.batches, found.schema))
     whole = expected(rows, (before, after))
     assert of_rows(cut["rollup_minute"]) == whole
     assert of_rows(cut["rollup_day"]) == without(whole, day=True, model=False)
-    told = {
-        (row["window_start"], row["customer"], "", row["meter"]): [0, int(row["unpriced_quantity"]), int(row["amount"])]
-        for row in corrector.differences().to_pylist()
-    }
-    assert told == without(whole, model=False)
+    corrections = corrector.corrections()
+    assert of_corrections(corrections) == without(whole, model=False)
+    assert corrections.amount_femto() == sum(sums[2] for sums in whole.values())
+    days = corrections.coarser(corrections.window_start_s - corrections.window_start_s % np.uint32(86_400))
+    assert of_corrections(days) == without(whole, day=True, model=False)
     assert corrector.rows == 0
 
 
@@ -215,8 +234,8 @@ def test_obstacles(row: str, why: str | None) -> None:
 def test_a_difference_beyond_128_bits_stops() -> None:
     made = batch([(0, "m", "acme", {"other": 1})])
     high, low = (
-        cost_of(made, Amounts(pa.py_buffer(number.to_bytes(16, "little", signed=True)), pa.py_buffer(b"\0"), zero))
-        for zero in (pa.py_buffer(bytes(16)),)
+        Cost(np.frombuffer(number.to_bytes(16, "little", signed=True), np.uint64).reshape(1, 2), one, zero)
+        for one, zero in [(np.ones(1, np.int64), np.zeros((1, 2), np.uint64))]
         for number in (2**126, -(2**126) - 1)
     )
     with pytest.raises(OverflowStop, match="difference of amounts"):

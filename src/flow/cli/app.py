@@ -17,6 +17,7 @@ COMMANDS = (
     "invoice",
     "sql",
     "verify",
+    "reconcile",
     "unpriced",
     "rerate",
     "generate",
@@ -26,7 +27,7 @@ COMMANDS = (
     "doctor",
 )
 """In the order in which help shows them; each is a function in the module of its name."""
-GROUPS = ("prices", "plan", "rules")
+GROUPS = ("prices", "plan")
 """Commands with commands of their own: a Typer in the module of its name."""
 
 

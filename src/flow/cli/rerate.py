@@ -19,7 +19,7 @@ from ..prices.values import instant_text, parse_instant_us
 from ..rerate.asked import Scope
 from ..rerate.rerating import Asked, Outcome, Source, dry_run, resume
 from ..rerate.rerating import rerate as rerate_config
-from ..rounding import FEMTO_DIGITS, decimal_text
+from ..rounding import FEMTO_DIGITS, exact_text, readable_text
 from ..statements.render import printable
 
 SHOWN_MAX = 50
@@ -105,10 +105,6 @@ def _with_progress(config: Config, asked: Asked, dry: bool, workers: int) -> Out
         return (dry_run if dry else rerate_config)(config, asked, workers, lambda rows: progress.advance(task, rows))
 
 
-def _amount(femto: int) -> str:
-    return decimal_text(femto, FEMTO_DIGITS, trim=True)
-
-
 def _as_json(outcome: Outcome) -> str:
     """One object; quantities and amounts are strings: JSON readers would not hold them exactly."""
     return json.dumps(
@@ -121,13 +117,13 @@ def _as_json(outcome: Outcome) -> str:
             "rated": outcome.rows,
             "unsealed_files": outcome.unsealed_files,
             "corrections": outcome.corrections,
-            "amount": _amount(outcome.amount_femto),
+            "amount": exact_text(outcome.amount_femto, FEMTO_DIGITS),
             "differences": [
                 {
                     "customer": row.customer,
                     "window_start": instant_text(row.window_start_s * 1_000_000),
                     "meter": row.meter,
-                    "amount": _amount(row.amount_femto),
+                    "amount": exact_text(row.amount_femto, FEMTO_DIGITS),
                     "unpriced_quantity": str(row.unpriced_quantity),
                 }
                 for row in outcome.differences
@@ -152,15 +148,16 @@ def _print(outcome: Outcome, dry: bool, console: Console) -> None:
         for row in outcome.differences[:SHOWN_MAX]:
             start = f"{datetime.fromtimestamp(row.window_start_s, UTC):%Y-%m-%d %H:%M}"
             cells = (Text(printable(text)) for text in (row.customer, start, row.meter))
-            table.add_row(*cells, _amount(row.amount_femto), f"{row.unpriced_quantity:,}")
+            table.add_row(*cells, readable_text(row.amount_femto, FEMTO_DIGITS), f"{row.unpriced_quantity:,}")
         console.print(table)
         if len(outcome.differences) > SHOWN_MAX:
             console.print(f"The first {SHOWN_MAX} of {len(outcome.differences):,} rows; --format json has all.")
+    amount = f"{readable_text(outcome.amount_femto, FEMTO_DIGITS)} {outcome.currency}"
     if not outcome.differences:
         done = "Nothing differs"
     elif dry or outcome.rerate is None:
-        done = f"It would change {_amount(outcome.amount_femto)} {outcome.currency}; nothing was changed"
+        done = f"It would change {amount}; nothing was changed"
     else:
-        done = f"{outcome.rerate.name} has changed {_amount(outcome.amount_femto)} {outcome.currency}"
+        done = f"{outcome.rerate.name} has changed {amount}"
     read = "events of the ledger" if outcome.source is Source.LEDGER else "rows of the rollups"
     console.print(Text(f"{done}: {outcome.rows:,} {read}, {outcome.corrections:,} corrections."))

@@ -1,21 +1,24 @@
 """Correction deltas cut into blocks, and what they add up to."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..sinks.outbox import Outbox
 from ..steps.combine import Tables
-from ..steps.correct import Corrector, added_up, correction_rows
+from ..steps.correct import Corrector
+from ..steps.corrections import Corrections, correction_rows
+from ..store.queries.view_rows import exact_femto
 
 BLOCK_ROWS = 1 << 19
 """Rows that differ, in a block: some 300 bytes of memory each."""
 _MERGE_ROWS = 1_000_000
+_KEYS = ["customer", "window_start", "meter"]
+_NUMBERS = ["unpriced_quantity", "amount", "amount_remainder"]
 
 
 class Difference(NamedTuple):
@@ -25,7 +28,7 @@ class Difference(NamedTuple):
     window_start_s: int
     meter: str
     unpriced_quantity: int
-    amount_femto: int
+    amount_femto: int | Fraction
 
 
 class Differences:
@@ -34,7 +37,9 @@ class Differences:
     def __init__(self, outbox: Outbox | None, said: dict[str, Any], grain: str) -> None:
         """`said`: the columns of `corrections` that are alike in all rows. `grain`: the windows that are shown."""
         self.blocks = 0
-        self.amount_femto = 0
+        self.amount_femto: int | Fraction = 0
+        self.rollup_amount = 0
+        """The sum of all amounts of the deltas, each in the unit that its meter's name in the rollups tells."""
         self.corrections = 0
         """Rows of the table `corrections`."""
         self._outbox = outbox
@@ -66,31 +71,53 @@ class Differences:
 
     def _tables(self, corrector: Corrector, book_before: str) -> Tables:
         yield from corrector.cut()
-        found = corrector.differences()
+        found = corrector.corrections()
         self._add(found)
         yield from correction_rows(found, {**self._said, "book_before": book_before})
 
-    def _add(self, found: pa.Table) -> None:
-        shown = _starts(found["window_start"].to_numpy(), self._grain)
-        amount = int(pc.sum(found["amount"]).as_py() or 0)
-        coarser = added_up(found.set_column(1, "window_start", pa.array(shown, pa.uint32())))
+    def _add(self, found: Corrections) -> None:
+        shown = _summable(found.coarser(_starts(found.window_start_s, self._grain)).table())
         with self._lock:
-            self.amount_femto += amount
-            self.corrections += found.num_rows
-            self._found.append(coarser)
-            self._rows += coarser.num_rows
+            self.amount_femto += found.amount_femto()
+            self.rollup_amount += found.rollup_amount
+            self.corrections += found.rows
+            self._found.append(shown)
+            self._rows += shown.num_rows
             if self._rows > _MERGE_ROWS:
-                self._found = [added_up(pa.concat_tables(self._found))]
+                self._found = [_added_up(pa.concat_tables(self._found))]
                 self._rows = 2 * self._found[0].num_rows - _MERGE_ROWS
 
     def rows(self) -> list[Difference]:
         """By customer, window and meter, in this order; what adds up to nothing is left out."""
         if not self._found:
             return []
-        found = added_up(pa.concat_tables(self._found)).sort_by(
-            [(name, "ascending") for name in ("customer", "window_start", "meter")]
+        found = _added_up(pa.concat_tables(self._found)).sort_by([(name, "ascending") for name in _KEYS])
+        columns = (found[name].to_pylist() for name in (*_KEYS, *_NUMBERS))
+        rows = [
+            Difference(customer, start_s, meter, int(unpriced), exact_femto(int(amount), int(remainder)))
+            for customer, start_s, meter, unpriced, amount, remainder in zip(*columns, strict=True)
+        ]
+        return [row for row in rows if row.unpriced_quantity or row.amount_femto]
+
+
+def _summable(corrections: pa.Table) -> pa.Table:
+    """Numbers with room for their sums."""
+    for name in _NUMBERS:
+        column = corrections[name].combine_chunks()
+        number = pa.Array.from_buffers(pa.decimal128(38, 0), len(column), column.buffers())
+        corrections = corrections.set_column(
+            corrections.schema.get_field_index(name), name, number.cast(pa.decimal256(76, 0))
         )
-        return [Difference(*row) for row in _plain(found)]
+    for name in ("customer", "meter"):
+        text = corrections[name].cast(pa.string())  # blocks number their texts each in its own way
+        corrections = corrections.set_column(corrections.schema.get_field_index(name), name, text)
+    return corrections
+
+
+def _added_up(found: pa.Table) -> pa.Table:
+    """One row for each of the keys."""
+    added = found.group_by(_KEYS, use_threads=False).aggregate([(name, "sum") for name in _NUMBERS])
+    return added.select([*_KEYS, *(f"{name}_sum" for name in _NUMBERS)]).rename_columns([*_KEYS, *_NUMBERS])
 
 
 def _starts(minutes: Any, grain: str) -> Any:
@@ -98,12 +125,6 @@ def _starts(minutes: Any, grain: str) -> Any:
     if grain == "month":
         return minutes.astype("datetime64[s]").astype("datetime64[M]").astype("datetime64[s]").astype(np.uint32)
     return minutes - minutes % np.uint32({"minute": 60, "hour": 3600, "day": 86_400}[grain])
-
-
-def _plain(found: pa.Table) -> Iterator[tuple[Any, ...]]:
-    texts = (found[name].to_pylist() for name in ("customer", "window_start", "meter"))
-    numbers = ([int(value) for value in found[name].to_pylist()] for name in ("unpriced_quantity", "amount"))
-    return zip(*texts, *numbers, strict=True)
 
 
 def instant(time_us: int) -> datetime:

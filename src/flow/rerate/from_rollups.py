@@ -2,32 +2,31 @@
 
 The sum of a minute costs what its events cost where every event of it has one and the same rate: no context tier, no
 part of one, no started package, no other meter's quantity, no schedule, and no price that begins within a minute. Then
-a row of `usage_by_minute` is rated as if it were one event, by the kernel of a run; what it cost before stands in it.
+what a slot of the minute holds is rated as if it were one event, by the kernel of a run; what it cost before stands in
+it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import StateError
 from ..kernels import usage_lists
 from ..prices.book import PriceBook
 from ..prices.rules import Rule
 from ..prices.values import instant_text
-from ..schema import DIMENSIONS, EVENTS, REQUESTS
-from ..steps.correct import Cost, halves
+from ..schema import DIMENSIONS, EVENTS, REQUESTS, meter_and_per
+from ..steps.correct import UNPRICED, Cost, cost_of
 from ..steps.rate import Rater
+from ..steps.wide import halves
 from ..store.client import StoreClient
 from ..store.queries.rerating import CustomerUsage, minute_usage, usage_classes, usage_of_customers
 from ..store.queries.view_rows import CustomerRange
 from .asked import WINDOW_US, Scope
-from .whole_rates import amounts_of
 
 SLICE_ROWS = 1 << 19
 """Rows of the store that are asked for at once."""
-_QUANTITY_MAX = 2**63 - 1
 
 
 def obstacle(client: StoreClient, book: PriceBook, scope: Scope) -> str | None:
@@ -92,28 +91,25 @@ def _of(held: Sequence[CustomerUsage]) -> Iterator[tuple[CustomerRange, int, int
 
 
 def _rated(rater: Rater, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Cost, Cost]:
-    events = _as_events(rows)
-    unpriced = _small(rows.column("unpriced_quantity"))
-    is_requests = pc.equal(rows.column("meter"), REQUESTS).to_numpy(zero_copy_only=False)
-    stored = halves(rows.column("amount").buffers()[1], rows.num_rows)
-    after = amounts_of(rater, events)
-    return (
-        events,
-        _of_items(stored, unpriced, is_requests),
-        _of_items(after.amounts, after.unpriced, is_requests),
-    )
-
-
-def _of_items(amounts: np.ndarray, unpriced: np.ndarray, is_requests: np.ndarray) -> Cost:
-    """Of rows with one item each: the amounts of `requests` to their own place."""
-    zero = np.uint64(0)
-    return Cost(np.where(is_requests[:, None], zero, amounts), unpriced, np.where(is_requests[:, None], amounts, zero))
-
-
-def _as_events(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """One event a row, with its one meter."""
-    count = rows.num_rows
     meter = rows.column("meter").cast(pa.string()).dictionary_encode()
+    slots, names = meter.indices.to_numpy(), [meter_and_per(name) for name in meter.dictionary.to_pylist()]
+    events = _as_events(rows, slots, [name for name, _ in names])
+    per = np.array([per for _, per in names], np.int64)[slots]
+    is_requests = np.array([name == REQUESTS for name, _ in names])[slots]
+    stored = halves(rows.column("amount").buffers()[1], rows.num_rows)
+    before = Cost(stored, np.where(rows.column("unpriced").to_numpy() != 0, UNPRICED, per), stored)
+    return events, _of_items(before, is_requests), _of_items(cost_of(rater, events), is_requests)
+
+
+def _of_items(cost: Cost, is_requests: np.ndarray) -> Cost:
+    """Of rows with one item each: the amounts of `requests` to their own place."""
+    here, zero = is_requests[:, None], np.uint64(0)
+    return Cost(np.where(here, zero, cost.amounts), cost.per, np.where(here, cost.amounts, zero))
+
+
+def _as_events(rows: pa.RecordBatch, meters: np.ndarray, names: list[str]) -> pa.RecordBatch:
+    """One event a row, with its one meter, which `meters` says by its place in `names`."""
+    count = rows.num_rows
     columns = {
         "id": pa.repeat(pa.scalar(""), count),
         "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([""])),
@@ -122,10 +118,10 @@ def _as_events(rows: pa.RecordBatch) -> pa.RecordBatch:
         "usage": usage_lists(
             count,
             pa.py_buffer(np.arange(count + 1, dtype=np.int32)),
-            pa.py_buffer(np.ascontiguousarray(meter.indices.to_numpy())),
+            pa.py_buffer(np.ascontiguousarray(meters)),
             pa.py_buffer(_small(rows.column("quantity"))),
             count,
-            meter.dictionary,
+            pa.array(names, pa.string()),
         ),
         "position": pa.array(np.zeros(count, np.int64)),
     }
@@ -133,11 +129,10 @@ def _as_events(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _small(wide: pa.Array) -> np.ndarray:
-    """int64 of 128-bit integers. Raises StateError for one that is negative or beyond 63 bits."""
-    found = np.frombuffer(wide.buffers()[1], np.uint64)[2 * wide.offset : 2 * (wide.offset + len(wide))].reshape(-1, 2)
-    if found[:, 1].any() or (found[:, 0] > np.uint64(_QUANTITY_MAX)).any():
+    """int64 of 128-bit integers. Raises StateError for one that has more bits."""
+    found = halves(wide.buffers()[1], wide.offset + len(wide))[wide.offset :].view(np.int64)
+    if (found[:, 1] != found[:, 0] >> 63).any():
         raise StateError(
-            "rerate: a quantity of a minute in the store is negative or beyond 63 bits; re-rate from the ledger: "
-            "--source ledger"
+            "rerate: a quantity of a minute in the store is beyond 63 bits; re-rate from the ledger: --source ledger"
         )
-    return np.ascontiguousarray(found[:, 0].astype(np.int64))
+    return np.ascontiguousarray(found[:, 0])

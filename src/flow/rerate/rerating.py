@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -25,6 +27,7 @@ from ..faults import point
 from ..prices.book import PriceBook, parse_price_book
 from ..prices.versions import unapproved
 from ..run import Claim, open_store, prepare
+from ..schema import PER_OF_ALL
 from ..sinks.outbox import Outbox
 from ..sinks.publisher import Publisher
 from ..state.directory import Lineage, StateDirectory
@@ -32,19 +35,19 @@ from ..state.files import write_whole
 from ..state.ledger import unsealed_files
 from ..state.rerates import Rerate, Rerates
 from ..steps.books import Books
-from ..steps.correct import Corrector
+from ..steps.correct import Corrector, cost_of
 from ..steps.rate import Rater
 from ..store.client import connect
 from ..store.fence import check_term
 from ..store.migrate import check_schema
-from ..store.queries.rerating import corrected_amount_femto
+from ..store.queries.rerating import corrected_femto
+from ..store.queries.view_rows import exact_femto
 from ..verify import refuse_unfinished
 from ..yaml_nodes import read_text
 from .asked import Scope, last_covering
 from .differences import Difference, Differences, instant
 from .from_ledger import events_near, files_of, last_files, rated_events
 from .from_rollups import minute_rows, obstacle, rows_in
-from .whole_rates import amounts_of
 
 KIND = "rerate"
 ROW_EVENTS = 16
@@ -87,7 +90,7 @@ class Outcome:
     rows: int = 0
     """Events, or rows of the rollups, that were rated."""
     differences: list[Difference] = field(default_factory=list)
-    amount_femto: int = 0
+    amount_femto: int | Fraction = 0
     corrections: int = 0
     unsealed_files: int = 0
     """Of a dry run: files that a run still writes; their events are not in here."""
@@ -141,7 +144,14 @@ def rerate(
             return outcome
         write_whole(folder / "prices.yaml", text.encode())
         point("rerate.before_commit")
-        made = replace(made, blocks=differences.blocks, amount_femto=differences.amount_femto)
+        whole = floor(differences.amount_femto)
+        made = replace(
+            made,
+            blocks=differences.blocks,
+            amount_femto=whole,
+            amount_remainder=int((differences.amount_femto - whole) * PER_OF_ALL),
+            rollup_amount=differences.rollup_amount,
+        )
         rerates.commit(made)
         point("rerate.after_commit")
         _publish(config, rerates, made, claim)
@@ -313,7 +323,7 @@ class _Work:
                     if (before := raters[digest]) is None:
                         continue
                     corrector = correctors.setdefault(digest, Corrector(self._lineage.currency))
-                    corrector.add(events, amounts_of(before, events), amounts_of(after, events))
+                    corrector.add(events, cost_of(before, events), cost_of(after, events))
                     self._differences.cut_if_full(corrector, digest)
             for digest, corrector in correctors.items():
                 self._differences.cut(corrector, digest)
@@ -359,12 +369,12 @@ def _publish(config: Config, rerates: Rerates, made: Rerate, claim: Claim) -> No
         publisher.abandon()
         raise
     with open_store(config) as client:
-        found = corrected_amount_femto(client, made.name)
-    if found != made.amount_femto:
+        found = corrected_femto(client, made.name)
+    expected = exact_femto(made.amount_femto, made.amount_remainder)
+    if found != expected:
         raise BalanceError(
             f"{rerates.folder(made.number)}: the corrections of {made.name} in the store add up to {found} x 10^-15, "
-            f"not to {made.amount_femto}; was a block of it deleted? Restore the state directory and the store from "
-            "one backup"
+            f"not to {expected}; was a block of it deleted? Restore the state directory and the store from one backup"
         )
     point("rerate.before_done")
     rerates.finish(made)

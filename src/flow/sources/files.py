@@ -122,6 +122,12 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
         return _Reader(items, progress, self._flow, AHEAD // self._readers, leads=number == 0)
 
 
+def read_files(paths: list[Path], format: str, batch_rows: int) -> Iterator[Lines | Columns | Unreadable]:
+    """All that the files hold, from beginning to end, outside of a job. Raises SourceError."""
+    found = _all(paths, format, {}, batch_rows, lambda item: item)
+    return (item for item, _, _ in found if isinstance(item, Lines | Columns | Unreadable))
+
+
 Ahead = tuple[Item | None, str, Progress]
 """An item, and how far its file is read with it; without an item: the file is done."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import RefusedStart, StateError
 from .files import explain, make_folder, sync_folder, write_whole
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,12 @@ class Rerate:
     """The number of the last file that each writer of the ledger had then; what came later is not in it."""
     blocks: int
     amount_femto: int
-    """By how much all amounts together have changed."""
+    """By how much all amounts together have changed, rounded down."""
+    amount_remainder: int = 0
+    """The rest in 10^-15 / PER_OF_ALL."""
+    rollup_amount: int | None = None
+    """What the amounts of all deltas add up to, each in the unit that its meter's name in the rollups tells. None, as
+    in format 1: the same as amount_femto, since no rate was a fraction."""
 
     @property
     def name(self) -> str:
@@ -110,9 +115,11 @@ class Rerates:
             raise explain(error, path, "make") from error
         sync_folder(path.parent)
 
-    def amount_femto(self) -> int:
-        """By how much all of them have changed what the writers of a run have billed."""
-        return sum(rerate.amount_femto for rerate in self.all())
+    def rollup_amount(self) -> int:
+        """By how much all of them have changed what the rollups add up to, number by number."""
+        return sum(
+            rerate.amount_femto if rerate.rollup_amount is None else rerate.rollup_amount for rerate in self.all()
+        )
 
     def _done(self, number: int) -> Path:
         return self.folder(number) / "done"

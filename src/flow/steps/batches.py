@@ -76,10 +76,6 @@ class Decoded:
     messages: Messages | None = None
     identity: Identity | None = None
     """Of the events, where it was computed ahead."""
-    flags: pa.RecordBatch | None = None
-    """FLAGS: the rules that some of the events fail."""
-    checked: bool = False
-    """Whether the events were held to the rules."""
 
 
 def source_positions(origin: str, positions: pa.Int64Array, messages: Messages | None) -> pa.StringArray:

@@ -1,8 +1,9 @@
 """The block of one writer and epoch: rated events in, the rows of every table of the store out."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,9 +16,7 @@ from ..kernels import SLOTS, Columns, Combiner, Slots
 from ..schema import DIMENSIONS, REQUESTS
 from .arrivals import Arrivals
 from .batches import source_positions
-from .canonical import canonical, instant
 from .deduplicate import Judged
-from .flag_rows import flag_rows
 from .inbox_rows import inbox_rows
 from .rate import Rated
 
@@ -56,7 +55,6 @@ class BlockBuilder:
         self._rejected: list[pa.RecordBatch] = []
         self._conflicting: list[dict[str, Any]] = []
         self._late: list[dict[str, Any]] = []
-        self._flagged: list[dict[str, Any]] = []
         self._inbox: list[dict[str, Any]] = []
         self.watermark_us = -1
         """The latest time of an accepted event; -1 before the first."""
@@ -85,11 +83,10 @@ class BlockBuilder:
             for row, fingerprint in zip(_described(routed, picked), fingerprints, strict=True):
                 self._conflicting.append({**row, "fingerprint": fingerprint.as_py()})
         if judged.verdicts.late_count:
-            watermark = instant(judged.watermark_us)
+            watermark = _instant(judged.watermark_us)
             for row in _described(routed, _picked(judged.verdicts.late, judged.verdicts.late_count)):
                 self._late.append({**row, "watermark": watermark})
         self._inbox.extend(inbox_rows(judged))
-        self._flagged.extend(flag_rows(judged))
 
     def _count(self, judged: Judged) -> None:
         routed, verdicts = judged.routed, judged.verdicts
@@ -129,19 +126,17 @@ class BlockBuilder:
             yield "rollup_minute", TableRows(rows.schema, arrivals.watch(rows.batches))
         yield from (("rollup_day", rows) for rows in rollup.files(True, self._rows_max))
         self.meters = self._meter_totals()
-        seen_at = instant(seen_at_us)
+        seen_at = _instant(seen_at_us)
         if self._rejected:
             yield "rejected_events", table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
         if self._conflicting:
             yield "conflicting_events", table_rows(_rows(self._conflicting, seen_at))
         if self._late:
             yield "late_events", table_rows(_rows(self._late, seen_at))
-        if self._flagged:
-            yield "flagged_events", table_rows(_rows(self._flagged, seen_at))
         if self._inbox:
             yield "inbox_events", table_rows(_rows(self._inbox, seen_at))
         of_block = {"lineage": lineage, "writer": writer, "block": block}
-        began = instant(max(self._began_us, 0))
+        began = _instant(max(self._began_us, 0))
         yield from self._completeness(arrivals, {**of_block, "began": began, "seen_at": seen_at})
         counts = [{**of_block, "shard": shard, **counts} for shard, counts in sorted(self._counts.items())]
         yield "pipeline_balance", table_rows(pa.Table.from_pylist(counts))
@@ -153,7 +148,7 @@ class BlockBuilder:
             for first in range(0, len(behind), self._rows_max):
                 yield "arrivals", table_rows(behind.slice(first, self._rows_max))
         if self.watermark_us >= 0:
-            yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": instant(self.watermark_us)}]))
+            yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": _instant(self.watermark_us)}]))
 
     def _meter_totals(self) -> MeterTotals:
         totals: MeterTotals = {}
@@ -166,8 +161,7 @@ class BlockBuilder:
     def clear(self) -> None:
         """The next block begins."""
         self._combiner.clear()
-        self._rejected, self._conflicting, self._late = [], [], []
-        self._flagged, self._inbox = [], []
+        self._rejected, self._conflicting, self._late, self._inbox = [], [], [], []
         self._counts = {}
         self._began_us = self.watermark_us
 
@@ -249,6 +243,10 @@ def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
             sums[n] += number
 
 
+def _instant(time_us: int) -> datetime:
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC).replace(microsecond=time_us % 1_000_000)
+
+
 def _picked(rows: pa.Buffer, count: int) -> pa.UInt32Array:
     return pa.Array.from_buffers(pa.uint32(), count, [None, rows])
 
@@ -258,12 +256,16 @@ def _described(routed: Any, picked: pa.UInt32Array) -> Iterator[dict[str, Any]]:
     events = routed.events.take(picked)
     positions = source_positions(routed.origin, events.column("position"), routed.messages).to_pylist()
     for event, position in zip(events.to_pylist(), positions, strict=True):
+        usage = {item["meter"]: item["quantity"] for item in event["usage"]}
+        event_time = _instant(event["event_time_us"])
+        payload = {"id": event["id"], "source": event["source"], "time": event_time.isoformat().replace("+00:00", "Z")}
+        payload |= {name: event[name] for name in DIMENSIONS} | {"usage": dict(sorted(usage.items()))}
         yield {
             "source_position": position,
             "source": event["source"],
             "id": event["id"],
-            "event_time": instant(event["event_time_us"]),
-            "payload": canonical(event),
+            "event_time": event_time,
+            "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
         }
 
 

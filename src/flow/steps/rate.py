@@ -8,6 +8,7 @@ An amount whose rate is no whole number of 10^-15 currency units is counted in u
 called `meter/per` from here to the store, whose views divide (docs/decisions/012-fractional-rates.md).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,19 @@ class Rater:
 
     def amounts(self, events: pa.RecordBatch, rows: Rows, count: int) -> tuple[Amounts, pa.RecordBatch]:
         """The amounts of the selected rows, and the events with the meters under the names that tell their units."""
+        amounts = self.plain_amounts(events, rows, count)
+        return amounts, self._named_by_unit(events, amounts)
+
+    @property
+    def pers(self) -> Sequence[int]:
+        """The denominators of the units of amounts, each at the place that flags have above PER_SHIFT."""
+        return self._pers
+
+    def plain_amounts(self, events: pa.RecordBatch, rows: Rows, count: int) -> Amounts:
+        """The amounts of the selected rows; their flags, with `pers`, tell the unit of each.
+
+        Raises OverflowStop, ConfigError.
+        """
         classes = tuple(self._classes(events.column(name), n) for n, name in enumerate(_CLASSED))
         meters = events.column("usage").values.field("meter").dictionary.to_pylist()
         meter_map = pa.array([self._meter_numbers.get(name, -1) for name in meters], pa.int32()).buffers()[1]
@@ -73,7 +87,7 @@ class Rater:
                 events, rows, count, _CLASSED, classes, meter_map or pa.allocate_buffer(0)
             )
             if not missing:
-                return amounts, self._named_by_unit(events, amounts)
+                return amounts
             for combination in missing:
                 self._table.add_combination(combination, self._vector(self._match(combination)))
 

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import BalanceError
 from ..kernels import Identity, Rows, identify, split_by_shard
-from ..schema import FLAGS
 from .batches import Decoded, Messages, Rejects, no_events
 
 
@@ -36,8 +34,6 @@ class Routed:
     unknown_fields: int = 0
     messages: Messages | None = None
     """With it, `source_positions` says where the events come from."""
-    flags: pa.RecordBatch | None = None
-    """FLAGS, perhaps of events of other shards too."""
 
     @property
     def read(self) -> int:
@@ -54,22 +50,7 @@ class Routed:
             wide = pa.Array.from_buffers(pa.binary(16), self.events.num_rows, [None, buffer])
             return wide.take(picked).buffers()[1]
 
-        return replace(
-            self,
-            events=self.events.take(picked),
-            identity=Identity(*map(of, self.identity)),
-            rows=None,
-            flags=None if self.flags is None else _renumbered(self.flags, picked),
-        )
-
-
-def _renumbered(flags: pa.RecordBatch, picked: pa.UInt32Array) -> pa.RecordBatch | None:
-    """FLAGS of the picked rows alone, by their places among them."""
-    flags = flags.filter(pc.is_in(flags.column("row"), value_set=picked))
-    if not flags.num_rows:
-        return None
-    places = pc.index_in(flags.column("row"), value_set=picked).cast(pa.uint32())
-    return pa.RecordBatch.from_arrays([places, *flags.columns[1:]], schema=FLAGS)
+        return replace(self, events=self.events.take(picked), identity=Identity(*map(of, self.identity)), rows=None)
 
 
 def shard_name(number: int) -> str:
@@ -105,7 +86,6 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
             rejected,
             decoded.unknown_fields,
             decoded.messages,
-            decoded.flags,
         )
         return
     for number, (rows, count) in enumerate(split_by_shard(identity.fingerprint, shards)):
@@ -121,7 +101,6 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
                 rejected if at_home else rejected.slice(0, 0),
                 decoded.unknown_fields if at_home else 0,
                 decoded.messages,
-                decoded.flags,
             )
 
 

@@ -87,23 +87,12 @@ CORRECTIONS = _schema(
     quantity=_WIDE,
     unpriced_quantity=_WIDE,
     amount=pa.decimal128(38, 15),
+    amount_remainder=_WIDE,
     reason=pa.string(),
     author=pa.string(),
     book_before=pa.string(),
     book_after=pa.string(),
     created=_INSTANT,
-)
-
-FLAGGED_EVENTS = _schema(
-    seen_at=_INSTANT,
-    source_position=pa.string(),
-    rule=_TEXT,
-    severity=_TEXT,
-    detail=pa.string(),
-    customer=_TEXT,
-    source=_TEXT,
-    id=pa.string(),
-    event_time=_INSTANT,
 )
 
 INBOX_EVENTS = _schema(
@@ -147,7 +136,6 @@ TABLES: dict[str, pa.Schema] = {
     "late_events": LATE_EVENTS,
     "pipeline_balance": PIPELINE_BALANCE,
     "corrections": CORRECTIONS,
-    "flagged_events": FLAGGED_EVENTS,
     "inbox_events": INBOX_EVENTS,
     "watermarks": WATERMARKS,
     "arrivals": ARRIVALS,

@@ -1,0 +1,142 @@
+"""`tallyflow reconcile`: does a second source say what the store says?"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config import load_config
+from ..errors import BalanceError
+from ..reconcile.asked import Scope, parse_threshold
+from ..reconcile.naming import EventDifference
+from ..reconcile.reconciling import Asked
+from ..reconcile.reconciling import reconcile as reconcile_config
+from ..reconcile.report import Reconciliation, as_json
+from ..reconcile.variance import percent
+from ..statements.invoice import parse_period
+from ..statements.render import printable
+
+SHOWN_MAX = 20
+"""Rows of each table; the other formats have more."""
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+def reconcile(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    against: Annotated[
+        list[str],
+        typer.Option(help="Event files of a gateway (globs; repeat it), another pipeline's config, or a store's URL."),
+    ],
+    customer: Annotated[str | None, typer.Option(help="Compare this customer only.")] = None,
+    period: Annotated[str | None, typer.Option(help="A month like 2026-11, or a day; UTC. Default: all.")] = None,
+    threshold: Annotated[
+        str, typer.Option(help="How far quantities may be apart, by meter, of each customer and in total.")
+    ] = "0.01%",
+    events: Annotated[bool, typer.Option(help="Name the events that differ, or stop at the minute.")] = True,
+    format_: Annotated[Format, typer.Option("--format", help="How to print what differs.")] = Format.TABLE,
+) -> None:
+    """Hold the store against a second source of the same usage; exit code 3 beyond the threshold."""
+    asked_period = parse_period(period) if period is not None else None
+    customers = (customer,) if customer is not None else None
+    scope = Scope(customers=customers)
+    if asked_period is not None:
+        scope = Scope(asked_period.start_s, asked_period.end_s, customers)
+    asked = Asked(tuple(against), parse_threshold(threshold), scope, events)
+    begun = time.monotonic()
+    found = _with_status(config, asked)
+    if format_ is Format.JSON:
+        typer.echo(json.dumps(as_json(found), ensure_ascii=False, indent=1))
+    else:
+        _print(found, Console())
+    if not found.passes:
+        raise BalanceError(f"reconcile: {found.verdict()}")
+    typer.echo(f"reconciled: {found.verdict()}, in {time.monotonic() - begun:.1f} s", err=True)
+
+
+def _with_status(config: Path, asked: Asked) -> Reconciliation:
+    console = Console(stderr=True)
+    with console.status("reconciling") as status:
+        show = status.update if sys.stderr.isatty() else lambda step: None
+        return reconcile_config(
+            load_config(config), asked, time.time_ns() // 1000, lambda step: show(f"reconciling: {step}")
+        )
+
+
+# ---- The tables ---------------------------------------------------------------------------------------------------
+
+
+def _print(found: Reconciliation, console: Console) -> None:
+    console.print(f"{printable(found.here)} against {printable(found.there)}", markup=False, highlight=False)
+    console.print(_compared(found))
+    if found.variances:
+        console.print(_variances(found))
+    if found.events:
+        rows = [
+            (one.kind.replace("_", " "), f"{one.source} {one.id}", one.customer, f"{one.time[:19]}Z", _fields(one))
+            for one in found.events
+        ]
+        console.print(_table("events that differ", ["how", "source, id", "customer", "time", "here, there"], rows))
+    elif found.minutes:
+        minutes = [(one.customer, one.window_start, one.events_here, one.events_there) for one in found.minutes]
+        names = ["customer", "minute", "events here", "events there"]
+        console.print(_table("minutes that differ", names, minutes, right=2))
+    for note in found.notes:
+        console.print(f"- {printable(note)}", markup=False, highlight=False)
+
+
+def _compared(found: Reconciliation) -> Table:
+    table = Table()
+    table.add_column("customers by")
+    for name in ("compared", "differ"):
+        table.add_column(name, justify="right")
+    for level in found.levels:
+        table.add_row(level.grain, f"{level.compared:,}", f"{level.differing:,}")
+    table.add_section()
+    table.add_row("events here", f"{found.events_here:,}", "")
+    table.add_row("events there", f"{found.events_there:,}", "")
+    return table
+
+
+def _variances(found: Reconciliation) -> Table:
+    names = ["customer", "meter", "here", "there", "difference", "variance"]
+    rows = [
+        (
+            "all" if one.customer is None else one.customer,
+            one.meter,
+            f"{one.here:,}",
+            f"{one.there:,}",
+            f"{one.here - one.there:+,}",
+            Text(percent(one.ratio), "bold red" if one.beyond(found.threshold) else ""),
+        )
+        for one in found.variances
+    ]
+    return _table(f"quantities; the threshold is {percent(found.threshold)}", names, rows, right=4)
+
+
+def _table(title: str, names: list[str], rows: Sequence[tuple[object, ...]], right: int = 0) -> Table:
+    """The first rows; the last `right` columns are numbers."""
+    left_out = len(rows) - SHOWN_MAX
+    caption = f"{left_out:,} more: --format json has them" if left_out > 0 else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for n, name in enumerate(names):
+        table.add_column(name, overflow="fold", justify="right" if n >= len(names) - right else "left")
+    for row in rows[:SHOWN_MAX]:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row))
+    return table
+
+
+def _fields(one: EventDifference) -> str:
+    said: Iterable[str] = (f"{name}: {here or '-'}, {there or '-'}" for name, (here, there) in one.fields.items())
+    return "; ".join([*said, *([one.note] if one.note else [])])

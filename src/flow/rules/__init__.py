@@ -1,1 +1,0 @@
-"""Rule books: what events must be like. Start at `book.py`."""

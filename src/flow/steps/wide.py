@@ -1,0 +1,49 @@
+"""128-bit integers in numpy: each is a row of two uint64, the low half and the high one, in two's complement."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+_LOW_32 = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_LOW_64 = 0xFFFFFFFFFFFFFFFF
+
+
+def halves(numbers: pa.Buffer, count: int) -> Any:
+    """The first `count` 128-bit integers of a buffer: (count, 2) uint64."""
+    return np.frombuffer(numbers, np.uint64)[: 2 * count].reshape(-1, 2)
+
+
+def is_not_zero(numbers: Any) -> Any:
+    """bool a number."""
+    return (numbers[:, 0] | numbers[:, 1]) != 0
+
+
+def sums_at(numbers: Any, starts: Any) -> Any:
+    """The sums of runs of numbers, modulo 2^128; `starts`: where each run begins, the first at 0."""
+    if not len(numbers):
+        return numbers
+    # 32 bits at a time: sums of fewer than 2^32 of them do not wrap.
+    first = np.add.reduceat(numbers[:, 0] & _LOW_32, starts)
+    second = np.add.reduceat(numbers[:, 0] >> _32, starts) + (first >> _32)
+    high = np.add.reduceat(numbers[:, 1], starts) + (second >> _32)
+    return np.stack([second << _32 | first & _LOW_32, high], axis=1)
+
+
+def as_integers(numbers: Any) -> Any:
+    """Python integers, in an array of objects."""
+    return (numbers[:, 1].view(np.int64).astype(object) << 64) | numbers[:, 0].astype(object)
+
+
+def as_halves(integers: Any) -> Any:
+    """The opposite of `as_integers`: what is beyond 128 bits is cut off."""
+    return np.stack([(integers & _LOW_64).astype(np.uint64), (integers >> 64 & _LOW_64).astype(np.uint64)], axis=1)
+
+
+def total(numbers: Any) -> int:
+    """The sum, which may be beyond 128 bits."""
+    low, high = numbers[:, 0], numbers[:, 1]
+    top = high.view(np.int64)
+    parts = ((top >> 32, 96), (high & _LOW_32, 64), (low >> _32, 32), (low & _LOW_32, 0))
+    return sum(int(part.sum()) << shift for part, shift in parts)
