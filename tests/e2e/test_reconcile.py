@@ -12,6 +12,7 @@ import pytest
 
 from flow.errors import ConfigError, RefusedStart
 from flow.reconcile.asked import Scope
+from flow.reconcile.html import as_html
 from flow.reconcile.naming import Kind
 from flow.reconcile.reconciling import Asked, reconcile
 from flow.reconcile.report import Reconciliation, as_json
@@ -106,6 +107,8 @@ def test_exactly_what_was_planted_is_found(tmp_path: Path) -> None:
     assert totals["input_tokens"] == sum(one["usage"]["input_tokens"] for one in EVENTS)
     assert totals["requests"] == len(EVENTS)
     assert not report.passes
+    html = as_html(report)
+    assert html.count("<td>different</td>") == 4
     told = as_json(report)
     assert json.loads(json.dumps(told)) == told
     somebody = [one for one in report.variances if one.customer == "somebody else"]

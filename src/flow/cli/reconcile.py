@@ -16,6 +16,7 @@ from rich.text import Text
 from ..config import load_config
 from ..errors import BalanceError
 from ..reconcile.asked import Scope, parse_threshold
+from ..reconcile.html import as_html
 from ..reconcile.naming import EventDifference
 from ..reconcile.reconciling import Asked
 from ..reconcile.reconciling import reconcile as reconcile_config
@@ -31,6 +32,7 @@ SHOWN_MAX = 20
 class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
+    HTML = "html"
 
 
 def reconcile(
@@ -67,6 +69,8 @@ def reconcile(
     found = _with_status(config, asked)
     if format_ is Format.JSON:
         typer.echo(json.dumps(as_json(found), ensure_ascii=False, indent=1))
+    elif format_ is Format.HTML:
+        typer.echo(as_html(found))
     else:
         _print(found, Console())
     if not found.passes:
