@@ -47,10 +47,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
     "statements": ("errors schema rounding prices store", "rich"),
-    "reconcile": (
-        "errors schema yaml_nodes config prices state adapters kernels steps sources store sinks",
-        "numpy pyarrow yaml",
-    ),
+    "reconcile": ("errors schema config prices state kernels steps sources store sinks", "numpy pyarrow"),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
     "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),
@@ -61,10 +58,11 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
         "numpy pyarrow",
     ),
+    "quarantine": ("errors faults schema config prices state steps store job", "pyarrow"),
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
-        "verify effect rerate reconcile",
+        "verify effect rerate reconcile quarantine",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

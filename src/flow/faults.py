@@ -44,6 +44,9 @@ RERATE_POINTS = (
 )
 """Every point of a re-rating, in its order."""
 
+REDRIVE_POINTS = ("redrive.prepared", "inbox.after_key", "redrive.put", "redrive.told")
+"""Every point of putting rejected events back, in its order."""
+
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()
 

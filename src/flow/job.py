@@ -74,23 +74,15 @@ class Job:
     def __post_init__(self) -> None:
         self._raters: dict[int, Rater] = {}
         self._count_lock = threading.Lock()
-        limits = self.config.limits
         self.prices = PriceWatch(
             self.config.prices,
             self.book,
             UsedVersions(self.directory.path / "prices"),
-            limits.quantity_max,
+            self.config.limits.quantity_max,
             self.config.require_approval,
             self._rated_elsewhere_until_us,
         )
-        self._limits = Limits(
-            event_bytes_max=limits.event_bytes_max,
-            string_bytes_max=limits.string_bytes_max,
-            quantity_max=limits.quantity_max,
-            meters_per_event_max=limits.meters_per_event_max,
-            clock_skew_us=limits.clock_skew_us,
-            known_meters=frozenset(STANDARD_METERS) | self.book.meters | self.book.unbilled,
-        )
+        self._limits = event_limits(self.config, self.book)
         self.sink = BlockSink(self.config.shards, self._make_writer)
 
     # -- the steps, in order
@@ -195,6 +187,19 @@ class Job:
             self.clock,
             self.last_blocks.get(name, 0),
         )
+
+
+def event_limits(config: Config, book: PriceBook) -> Limits:
+    """What decode holds every event against."""
+    limits = config.limits
+    return Limits(
+        event_bytes_max=limits.event_bytes_max,
+        string_bytes_max=limits.string_bytes_max,
+        quantity_max=limits.quantity_max,
+        meters_per_event_max=limits.meters_per_event_max,
+        clock_skew_us=limits.clock_skew_us,
+        known_meters=frozenset(STANDARD_METERS) | book.meters | book.unbilled,
+    )
 
 
 def dataflow(job: Job) -> Dataflow:

@@ -127,6 +127,26 @@ ARRIVALS = _schema(
     seen_at=_INSTANT,
 )
 
+REJECTED_FIXES = _schema(
+    created=_INSTANT,
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    payload=pa.binary(),
+    author=pa.string(),
+    reason=pa.string(),
+)
+
+REDRIVES = _schema(
+    created=_INSTANT,
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    payload=pa.binary(),
+    author=pa.string(),
+    reason=pa.string(),
+    file=pa.string(),
+    position=pa.uint64(),
+)
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
@@ -139,5 +159,7 @@ TABLES: dict[str, pa.Schema] = {
     "inbox_events": INBOX_EVENTS,
     "watermarks": WATERMARKS,
     "arrivals": ARRIVALS,
+    "rejected_fixes": REJECTED_FIXES,
+    "redrives": REDRIVES,
     "lineages": LINEAGES,
 }
