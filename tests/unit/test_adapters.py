@@ -13,6 +13,9 @@ from flow.adapters.reading import read_payload
 from flow.adapters.spans import spans
 from flow.adapters.tables import KINDS
 from flow.errors import ConfigError, PayloadError
+from flow.prices.book import parse_price_book
+from flow.prices.explain import Usage, explain, total_femto
+from flow.prices.price import PROMPT
 
 CHAT = {
     "prompt_tokens": 1000,
@@ -609,6 +612,21 @@ def test_finer_meters_fold_into_what_they_are_part_of() -> None:
         "output_tokens": 8,
     }
     assert fold(meters, meters) == meters
+
+
+def test_a_context_counts_every_class_of_input() -> None:
+    """A request of much audio is above an edge of its model whichever of the meters the book has prices for."""
+    inputs = {name for name in (*FOLDS, "input_tokens") if fold({name: 1}, ()) == {"input_tokens": 1}}
+    assert set(PROMPT) == inputs
+    text = """
+currency: USD
+prices:
+  - {meter: input_tokens, from: 2026-01-01T00:00:00Z, per: 1, price: "1", above: [{above: 100, price: "2"}]}
+"""
+    book = parse_price_book(text, "prices.yaml")
+    for meter in inputs - {"input_tokens"}:
+        usage = Usage(2_000_000_000_000_000, ("", "", "", ""), {"input_tokens": 40, meter: 61})
+        assert total_femto(explain(book, usage)) == 80 * 10**15, meter
 
 
 def test_meters_of_nothing() -> None:

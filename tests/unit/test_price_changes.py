@@ -68,8 +68,7 @@ def test_a_price_that_is_withdrawn_says_nothing() -> None:
     [
         (
             'price: "1", above: [{above: 200_000, price: "2"}, {above: 300_000, free: true, per: 5}], per: 1_000_000',
-            "1 per 1,000,000, above 200,000: 2, above 300,000: free per 5, "
-            "the whole, by input_tokens + cached_input_tokens + cache_write_tokens",
+            "1 per 1,000,000, above 200,000: 2, above 300,000: free per 5, the whole, by what goes in",
         ),
         (
             'price: "1", above: [{above: 10, price: "2"}], context: [a], applies: part',

@@ -16,6 +16,7 @@ from flow.prices.book import PriceBook, parse_price_book
 from flow.prices.importing.collect import Imported
 from flow.prices.importing.formats import Format, import_file
 from flow.prices.importing.write import book_text
+from flow.prices.price import PROMPT
 
 EVER = "1970-01-01T00:00:00Z"
 
@@ -84,14 +85,14 @@ def test_litellm_tiers_of_context_and_of_service(tmp_path: Path) -> None:
             "input_cost_per_token_fast": 3e-06,
             "input_cost_per_token_batches": 0,
             "input_cost_per_token_above_200k_tokens_batches": 1e-06,
-            "cache_creation_input_token_cost_above_1hr": 4e-06,
+            "explicit_cache_read_input_token_cost": 4e-06,
             "output_cost_per_token_above_200k_tokens": 5e-06,
         },
     )
     above = "above: [{above: 200_000, price:"
-    of_all = "context: [cache_write_1h_tokens, cache_write_tokens, cached_input_tokens, input_tokens]"
+    of_all = f"context: [{', '.join(sorted((*PROMPT, 'explicit_cached_input_tokens')))}]"
     assert rows(found) == [
-        "model: m, meter: cache_write_1h_tokens, price: 4",
+        "model: m, meter: explicit_cached_input_tokens, price: 4",
         f"model: m, meter: input_tokens, price: 1, {above} 2}}], {of_all}",
         f"model: m, service_tier: batch, meter: input_tokens, free: true, {above} 1}}], {of_all}",
         f"model: m, service_tier: fast, meter: input_tokens, price: 3, {above} 2}}], {of_all}",
@@ -263,10 +264,7 @@ def test_history_one_hour_cache_writes_are_a_multiple_of_the_input(tmp_path: Pat
     found = imported(
         tmp_path, Format.MODELS_DEV, history({"standard": [{"start": None, "rates": {**rates, "tiers": tiers}}]})
     )
-    context = "context: [cache_write_1h_tokens, cache_write_tokens, cached_input_tokens, input_tokens]"
-    assert f"model: p/m, meter: cache_write_1h_tokens, price: 2, above: [{{above: 200, price: 4}}], {context}" in rows(
-        found
-    )
+    assert "model: p/m, meter: cache_write_1h_tokens, price: 2, above: [{above: 200, price: 4}]" in rows(found)
 
 
 def cost(book: PriceBook, instant: str, **dims: str) -> Fraction | None:
@@ -352,16 +350,15 @@ def test_genai_prices_by_key(tmp_path: Path) -> None:
     match = {"or": [{"equals": "m-1"}, {"starts_with": "m-"}, {"and": [{"contains": "x"}]}]}
     found = genai(tmp_path, match=match, prices=prices)
     tiers = "above: [{above: 200_000, price: 2.5}]"
-    context = "context: [cache_write_tokens, cached_input_audio_tokens, cached_input_tokens, input_tokens]"
     assert rows(found) == [
         row.replace("NAME", name)
         for name in ("p/m", "p/m-1")
         for row in (
-            f"model: NAME, meter: cache_write_tokens, price: 1.25, {tiers}, {context}",
+            f"model: NAME, meter: cache_write_tokens, price: 1.25, {tiers}",
             "model: NAME, meter: cached_input_audio_tokens, price: 0.5",
-            f"model: NAME, meter: cached_input_tokens, price: 1.25, {tiers}, {context}",
+            f"model: NAME, meter: cached_input_tokens, price: 1.25, {tiers}",
             "model: NAME, meter: input_audio_seconds, per: 60, price: 0.006",
-            f"model: NAME, meter: input_tokens, price: 1.25, {tiers}, {context}",
+            f"model: NAME, meter: input_tokens, price: 1.25, {tiers}",
             "model: NAME, meter: output_tokens, price: 10",
             "model: NAME, meter: reasoning_tokens, price: 10",
             "model: NAME, meter: web_search_requests, per: 1_000, price: 35",

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from ..schema import REQUESTS
 from .book import PriceBook
-from .price import NARROWING, Adjustment, Price, Schedule, Selector
+from .price import NARROWING, PROMPT, Adjustment, Price, Schedule, Selector
 from .rules import rule_of
 from .schedules import DAYS
 from .values import instant_text
@@ -156,7 +156,8 @@ def price_text(price: Price) -> str:
         own = f" per {tier.per:,}" if tier.per != price.per else ""
         parts.append(f"above {tier.above:,}: {_money(tier.price)}{own}")
     if price.tiers:
-        parts.append(f"{'the part above' if price.part else 'the whole'}, by {' + '.join(price.context)}")
+        context = "what goes in" if price.context == PROMPT else " + ".join(price.context)
+        parts.append(f"{'the part above' if price.part else 'the whole'}, by {context}")
     if price.times:
         parts.append(f"times {' x '.join(price.times)}")
     for multiplier in price.multipliers:

@@ -189,7 +189,8 @@ def _evaluate(
     tier = sum(context > edge for edge in rule.thresholds)
     if rule.thresholds:
         place = f"above {rule.thresholds[tier - 1]}" if tier else f"not above {rule.thresholds[0]}"
-        steps.append(f"context {' + '.join(rule.context)} = {context}, {place}: tier {tier}")
+        names = [name for name in rule.context if name in quantities] or rule.context[:1]
+        steps.append(f"context {' + '.join(names)} = {context}, {place}: tier {tier}")
     units = quantity
     for name in rule.times:
         units *= quantities.get(name, 1)
@@ -231,7 +232,8 @@ def _parts(
 ) -> Fraction:
     before = sum(quantities.get(name, 0) for name in rule.context[: rule.context.index(meter)])
     if before:
-        steps.append(f"{before} units of {' + '.join(rule.context[: rule.context.index(meter)])} stand before")
+        names = [name for name in rule.context[: rule.context.index(meter)] if name in quantities]
+        steps.append(f"{before} units of {' + '.join(names)} stand before")
     end, total = before + quantity, Fraction(0)
     for tier, (low, high) in enumerate(zip((0, *rule.thresholds), (*rule.thresholds, end), strict=True)):
         units = max(min(high, end) - max(low, before), 0)

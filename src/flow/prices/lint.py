@@ -9,7 +9,7 @@ from itertools import pairwise
 from ..schema import STANDARD_METERS
 from .book import PriceBook
 from .explain import Usage, amount_text, explain, total_femto
-from .price import Price, Selector, covers, names_of, narrowness
+from .price import PROMPT, Price, Selector, covers, names_of, narrowness
 from .rules import rule_of
 from .values import instant_text
 
@@ -152,7 +152,7 @@ def _jumps_from(book: PriceBook, previous: PriceBook) -> Iterator[Finding]:
 
 def _meters(book: PriceBook) -> Iterator[Finding]:
     """Meters that decide a price and are not for sale themselves; models that sell input and no output."""
-    for meter in sorted(book.deciding - book.meters - book.unbilled - set(STANDARD_METERS)):
+    for meter in sorted(book.deciding - book.meters - book.unbilled - {*STANDARD_METERS, *PROMPT}):
         line = min(price.line for price in book.prices if meter in price.deciding)
         yield Finding(line, "meter", f"{meter} decides a price and has none itself: add it to unbilled")
     of_model: dict[str, dict[str, int]] = defaultdict(dict)

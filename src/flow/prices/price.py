@@ -13,8 +13,22 @@ FEMTO = 10**15
 NARROWING = ("model", "service_tier", "region", "customer")
 """The dimensions that narrow a price."""
 
-PROMPT = ("input_tokens", "cached_input_tokens", "cache_write_tokens")
-"""The meters that together are the context of an event, unless a price names others."""
+PROMPT = (
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "cache_write_12h_tokens",
+    "tool_input_tokens",
+    "input_audio_tokens",
+    "input_image_tokens",
+    "input_video_tokens",
+    "cached_input_audio_tokens",
+    "cached_input_image_tokens",
+    "cached_input_video_tokens",
+)
+"""The meters that together are the context of an event, unless a price names others: all that an adapter may count of
+what goes into a request, so that a tier is the same one whether a book has a price for audio or not."""
 
 HOLIDAY = 7
 """The day kind of a schedule's holidays; 0 is Monday, 6 Sunday."""

@@ -44,7 +44,9 @@ class Rater:
 
     def __init__(self, book: PriceBook) -> None:
         self.book = book
-        self._meters = [REQUESTS, *sorted((book.meters | book.deciding | book.unbilled) - {REQUESTS})]
+        sold = book.meters - {REQUESTS}
+        # Meters with prices first: the kernel then finds what an event needs close together.
+        self._meters = [REQUESTS, *sorted(sold), *sorted((book.deciding | book.unbilled) - sold - {REQUESTS})]
         self._meter_numbers = {name: number for number, name in enumerate(self._meters)}
         self._named = [pa.array(sorted(book.named.get(name, ())), pa.string()) for name in _CLASSED]
         for name, values, bits in zip(_CLASSED, self._named, CLASS_BITS, strict=True):
