@@ -47,7 +47,10 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
     "statements": ("errors schema rounding prices store", "rich"),
-    "reconcile": ("errors schema config prices state kernels steps sources store sinks", "numpy pyarrow"),
+    "reconcile": (
+        "errors schema yaml_nodes config prices state adapters kernels steps sources store sinks",
+        "numpy pyarrow yaml",
+    ),
     "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
     "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
     "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),

@@ -12,6 +12,7 @@ import pytest
 
 from flow.errors import ConfigError, RefusedStart
 from flow.reconcile.asked import Scope
+from flow.reconcile.html import as_html
 from flow.reconcile.naming import Kind
 from flow.reconcile.reconciling import Asked, reconcile
 from flow.reconcile.report import Reconciliation, as_json
@@ -106,6 +107,8 @@ def test_exactly_what_was_planted_is_found(tmp_path: Path) -> None:
     assert totals["input_tokens"] == sum(one["usage"]["input_tokens"] for one in EVENTS)
     assert totals["requests"] == len(EVENTS)
     assert not report.passes
+    html = as_html(report)
+    assert html.count("<td>different</td>") == 4
     told = as_json(report)
     assert json.loads(json.dumps(told)) == told
     somebody = [one for one in report.variances if one.customer == "somebody else"]
@@ -150,3 +153,75 @@ def test_what_cannot_be_compared_is_refused(pipeline: Pipeline) -> None:
     (pipeline.folder / "ledger" / "open" / f"{lineage}-000-000009.arrows").touch()
     with pytest.raises(RefusedStart, match="not sealed yet"):
         asked(pipeline, log)
+
+
+# ---- A provider's report ------------------------------------------------------------------------------------------
+
+NOVEMBER_S = 1_793_491_200
+
+
+def page(events: Sequence[Event], **changed: int) -> str:
+    """OpenAI's report of events in the first three days of November, by day and model."""
+    buckets = []
+    for day in (1, 2, 3):
+        results = []
+        for model in ("small", "large"):
+            used = [one["usage"] for one in events if one["time"].day == day and one["model"] == model]
+            counts = {
+                "input_tokens": sum(one["input_tokens"] + one["cached_input_tokens"] for one in used),
+                "input_cached_tokens": sum(one["cached_input_tokens"] for one in used),
+                "output_tokens": sum(one["output_tokens"] + one["reasoning_tokens"] for one in used),
+                "num_model_requests": len(used),
+            }
+            results.append({"object": "organization.usage.completions.result", "model": f"{model}-2026"} | counts)
+        start_s = NOVEMBER_S + (day - 1) * 86_400
+        buckets.append({"object": "bucket", "start_time": start_s, "end_time": start_s + 86_400, "results": results})
+    buckets[1]["results"][0] |= changed
+    return json.dumps({"object": "page", "data": buckets, "has_more": False})
+
+
+def test_a_providers_report(pipeline: Pipeline) -> None:
+    usage = {"input_tokens": 1000, "cached_input_tokens": 256, "output_tokens": 90, "reasoning_tokens": 40, "images": 1}
+    events = [
+        event(n, f"2026-11-0{1 + n % 3}T{n % 24:02}:30:00Z", model=["small", "large"][n % 2], usage=dict(usage))
+        for n in range(120)
+    ]
+    pipeline.write("events.ndjson", events)
+    pipeline.run()
+    (pipeline.folder / "names.yaml").write_text("models: {small-2026: small, large-2026: large}\n")
+    path = pipeline.folder / "usage.json"
+
+    def against(text: str, scope: Scope | None = None, models: tuple[str, ...] = ()) -> Reconciliation:
+        path.write_text(text)
+        mapping = pipeline.folder / "names.yaml"
+        given = Asked((str(path),), Fraction(1, 10_000), scope or Scope(), mapping=mapping, models=models)
+        return reconcile(pipeline.config(), given, time.time_ns() // 1000)
+
+    report = against(page(events))
+    assert report.agrees and (report.events_here, report.events_there) == (120, 120)
+    assert [(level.grain, level.compared) for level in report.levels] == [("day", 6)]
+    assert "not compared, since the report has no count of it: 120 images" in report.notes
+
+    report = against(page(events, output_tokens=5))
+    assert not report.passes
+    assert [(one.window_start, one.model, one.meter, one.here, one.there) for one in report.usage] == [
+        ("2026-11-02T00:00:00Z", "small", "output_tokens", 20 * 130, 5)
+    ]
+    assert {(one.customer, one.model) for one in report.variances if one.here != one.there} == {
+        (None, None),
+        (None, "small"),
+    }
+    assert against(page(events, output_tokens=5), Scope(NOVEMBER_S + 2 * 86_400)).agrees  # its own day is left out
+    assert not against(page(events), models=("sm*",)).agrees  # the report has models of which nothing is here
+    for text, scope, said in (
+        (page(events), Scope(customers=("acme",)), "does not tell customers apart"),
+        (page(events), Scope(before_s=NOVEMBER_S), "expected some of the period"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            against(text, scope)
+    thousands = json.loads(page(events))
+    for bucket in thousands["data"]:
+        for result in bucket["results"]:
+            result |= {name: value // 1000 for name, value in result.items() if name.endswith("tokens")}
+    with pytest.raises(ConfigError, match="as if the report were in thousands of tokens; expected tokens, one each"):
+        against(json.dumps(thousands))

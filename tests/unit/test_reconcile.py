@@ -9,8 +9,10 @@ import pytest
 
 from flow.errors import ConfigError
 from flow.oracle.rollup import window_start_s
-from flow.reconcile.asked import parse_threshold
+from flow.reconcile.asked import Scope, parse_threshold
 from flow.reconcile.buckets import GRAINS, Buckets, Names, added, compared, keys_of, moments
+from flow.reconcile.html import as_html
+from flow.reconcile.report import Reconciliation
 from flow.reconcile.variance import Variance, percent, variances
 
 START_S = int(datetime(2024, 2, 28, tzinfo=UTC).timestamp())
@@ -121,3 +123,12 @@ def test_thresholds() -> None:
     for wrong in ("0.01", "1e-3%", "-1%", "%", "some"):
         with pytest.raises(ConfigError, match=r"write 0\.01%"):
             parse_threshold(wrong)
+
+
+def test_a_page_shows_what_was_read_as_text() -> None:
+    found = Reconciliation("<here>", "there & now", "log", Scope(customers=("<b>",)), Fraction(1, 10_000))
+    found.variances = [Variance("<script>", "images", 2, 1), Variance(None, "images", 2, 1)]
+    page = as_html(found)
+    assert "<script>" not in page and "<b>" not in page and "&lt;script&gt;" in page
+    assert page.count('<tr class="bad">') == 2
+    assert "100%" in page and "Minutes that differ" not in page

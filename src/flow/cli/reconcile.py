@@ -16,6 +16,7 @@ from rich.text import Text
 from ..config import load_config
 from ..errors import BalanceError
 from ..reconcile.asked import Scope, parse_threshold
+from ..reconcile.html import as_html
 from ..reconcile.naming import EventDifference
 from ..reconcile.reconciling import Asked
 from ..reconcile.reconciling import reconcile as reconcile_config
@@ -31,13 +32,17 @@ SHOWN_MAX = 20
 class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
+    HTML = "html"
 
 
 def reconcile(
     config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
     against: Annotated[
         list[str],
-        typer.Option(help="Event files of a gateway (globs; repeat it), another pipeline's config, or a store's URL."),
+        typer.Option(
+            help="Event files of a gateway or a provider's usage report (globs; repeat it), another pipeline's config, "
+            "or a store's URL."
+        ),
     ],
     customer: Annotated[str | None, typer.Option(help="Compare this customer only.")] = None,
     period: Annotated[str | None, typer.Option(help="A month like 2026-11, or a day; UTC. Default: all.")] = None,
@@ -45,6 +50,12 @@ def reconcile(
         str, typer.Option(help="How far quantities may be apart, by meter, of each customer and in total.")
     ] = "0.01%",
     events: Annotated[bool, typer.Option(help="Name the events that differ, or stop at the minute.")] = True,
+    mapping: Annotated[
+        Path | None, typer.Option(help="Of a provider's report: YAML that says what it counts, and its names.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Of a provider's report: the models here that it knows of (globs).")
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to print what differs.")] = Format.TABLE,
 ) -> None:
     """Hold the store against a second source of the same usage; exit code 3 beyond the threshold."""
@@ -53,11 +64,13 @@ def reconcile(
     scope = Scope(customers=customers)
     if asked_period is not None:
         scope = Scope(asked_period.start_s, asked_period.end_s, customers)
-    asked = Asked(tuple(against), parse_threshold(threshold), scope, events)
+    asked = Asked(tuple(against), parse_threshold(threshold), scope, events, mapping, tuple(model or ()))
     begun = time.monotonic()
     found = _with_status(config, asked)
     if format_ is Format.JSON:
         typer.echo(json.dumps(as_json(found), ensure_ascii=False, indent=1))
+    elif format_ is Format.HTML:
+        typer.echo(as_html(found))
     else:
         _print(found, Console())
     if not found.passes:
@@ -92,13 +105,15 @@ def _print(found: Reconciliation, console: Console) -> None:
         minutes = [(one.customer, one.window_start, one.events_here, one.events_there) for one in found.minutes]
         names = ["customer", "minute", "events here", "events there"]
         console.print(_table("minutes that differ", names, minutes, right=2))
+    if found.usage:
+        console.print(_usage(found))
     for note in found.notes:
         console.print(f"- {printable(note)}", markup=False, highlight=False)
 
 
 def _compared(found: Reconciliation) -> Table:
     table = Table()
-    table.add_column("customers by")
+    table.add_column("by customer and" if found.kind != "report" else "by model and")
     for name in ("compared", "differ"):
         table.add_column(name, justify="right")
     for level in found.levels:
@@ -109,11 +124,29 @@ def _compared(found: Reconciliation) -> Table:
     return table
 
 
-def _variances(found: Reconciliation) -> Table:
-    names = ["customer", "meter", "here", "there", "difference", "variance"]
+def _usage(found: Reconciliation) -> Table:
+    names = ["bucket", "customer", "model", "meter", "here", "there", "difference"]
     rows = [
         (
-            "all" if one.customer is None else one.customer,
+            one.window_start,
+            one.customer or "all",
+            one.model or "all",
+            one.meter,
+            f"{one.here:,}",
+            f"{one.there:,}",
+            f"{one.here - one.there:+,}",
+        )
+        for one in found.usage
+    ]
+    return _table("buckets that differ", names, rows, right=3)
+
+
+def _variances(found: Reconciliation) -> Table:
+    of = "customer, model" if found.kind == "report" else "customer"
+    names = [of, "meter", "here", "there", "difference", "variance"]
+    rows = [
+        (
+            one.customer if one.customer is not None else one.model if one.model is not None else "all",
             one.meter,
             f"{one.here:,}",
             f"{one.there:,}",

@@ -13,12 +13,19 @@ from .asked import Scope
 from .buckets import Names
 from .from_log import LogSide
 from .from_store import StoreSide
+from .provider import UsageReport
+from .provider_csv import read_csv
+from .provider_json import is_usage_page, read_pages
+from .provider_mapping import ReportMapping, read_mapping
+
+_STORES = ("chdb:", "clickhouse:")
+_CONFIGS = (".yaml", ".yml")
 
 
 def other_side(config: Config, against: Sequence[str], scope: Scope, names: Names, now_us: int) -> StoreSide | LogSide:
     """Raises ConfigError, SourceError, OverflowStop."""
     first, *more = against
-    if first.startswith(("chdb:", "clickhouse:")) or first.endswith((".yaml", ".yml")):
+    if first.startswith(_STORES) or first.endswith(_CONFIGS):
         if more:
             raise ConfigError(f"--against {more[0]}: a store is compared with one other store")
         side = _store_side(first, names)
@@ -29,8 +36,23 @@ def other_side(config: Config, against: Sequence[str], scope: Scope, names: Name
     return LogSide(", ".join(against), paths, names, scope, limits_of(config), now_us)
 
 
+def usage_report(against: Sequence[str], mapping: Path | None) -> UsageReport | None:
+    """A provider's usage report, if that is what the files are. Raises ConfigError."""
+    if against[0].startswith(_STORES) or against[0].endswith(_CONFIGS):
+        return None
+    paths = find_logs(against)
+    csv = [path.suffix.lower() == ".csv" for path in paths]
+    pages = [path.suffix.lower() == ".json" and is_usage_page(path) for path in paths]
+    if not (any(csv) or any(pages)):
+        return None
+    if not (all(csv) or all(pages)):
+        raise ConfigError(f"--against {', '.join(against)}: files of several kinds; compare with one at a time")
+    read = read_mapping(mapping) if mapping is not None else ReportMapping()
+    return read_csv(paths, read) if csv[0] else read_pages(paths, read)
+
+
 def _store_side(against: str, names: Names) -> StoreSide:
-    if against.startswith(("chdb:", "clickhouse:")):
+    if against.startswith(_STORES):
         return StoreSide(parse_store(against, Path.cwd()), names)
     other = load_config(Path(against))
     return StoreSide(other.store, names, other.ledger)

@@ -7,12 +7,15 @@ that differ, from the ledger and the log, or from two ledgers (`naming.py`).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
 from ..config import Config
+from ..errors import ConfigError
 from ..sinks.outbox import empty_outbox
 from ..store.queries.buckets import late_identities
+from .against_provider import against_provider
 from .asked import Scope
 from .buckets import Ints, Names, customers_of, starts_of
 from .conflicts import conflicts_there
@@ -20,7 +23,7 @@ from .descend import Descent, descend
 from .from_log import CONFLICTS_MAX, LogSide
 from .from_store import StoreSide, in_parts
 from .naming import EventDifference, Kind, Unequal, unequal
-from .others import limits_of, other_side
+from .others import limits_of, other_side, usage_report
 from .report import SHOWN_MAX, MinuteDifference, Reconciliation, iso
 from .sides import Side
 from .variance import variances
@@ -38,6 +41,10 @@ class Asked:
     threshold: Fraction
     scope: Scope = field(default_factory=Scope)
     name_events: bool = True
+    mapping: Path | None = None
+    """Of a provider's report: what it counts, and its names."""
+    models: tuple[str, ...] = ()
+    """Globs of the models that a provider's report may know of; none: all."""
 
 
 def reconcile(
@@ -51,6 +58,11 @@ def reconcile(
     names = Names()
     here = StoreSide(config.store, names, config.ledger)
     on_step("reading")
+    report = usage_report(asked.against, asked.mapping)
+    if report is not None:
+        return against_provider(here, report, asked.scope, asked.threshold, asked.models)
+    if asked.mapping is not None or asked.models:
+        raise ConfigError("--mapping, --model: only a provider's report is compared by them")
     there = other_side(config, asked.against, asked.scope, names, now_us)
     kind = "log" if isinstance(there, LogSide) else "store"
     found = Reconciliation(here.label, there.label, kind, asked.scope, asked.threshold)

@@ -130,9 +130,10 @@ def as_json(found: Reconciliation) -> dict[str, Any]:
 
 
 def variance_json(one: Variance, threshold: Fraction) -> dict[str, Any]:
-    """One meter of a customer (null: of all)."""
+    """One meter of a customer or model (null: of all)."""
     return {
         "customer": one.customer,
+        "model": one.model,
         "meter": one.meter,
         "here": str(one.here),
         "there": str(one.there),

@@ -8,13 +8,15 @@ from .sides import Quantities
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """One meter of a customer, or of all."""
+    """One meter of a customer, of a model, or of all."""
 
     customer: str | None
     """None: all of them."""
     meter: str
     here: int
     there: int
+    model: str | None = None
+    """None: all of them."""
 
     @property
     def ratio(self) -> Fraction | None:
@@ -38,7 +40,8 @@ def variances(here: Quantities, there: Quantities) -> list[Variance]:
     of_customers = [Variance(*key, here.get(key, 0), there.get(key, 0)) for key in keys]
     differing = [one for one in of_customers if one.here != one.there]
     differing.sort(key=lambda one: (-abs(one.here - one.there), one.customer or "", one.meter))
-    return [Variance(None, meter, *sides) for meter, sides in sorted(totals.items())] + differing
+    of_all = [Variance(None, meter, sides[0], sides[1]) for meter, sides in sorted(totals.items())]
+    return of_all + differing
 
 
 def percent(ratio: Fraction | None) -> str:

@@ -79,6 +79,34 @@ def usage_quantities(
     return {(str(customer), str(meter)): int(quantity) for customer, meter, quantity in found}
 
 
+def usage_by_model(
+    client: StoreClient, grain: str, from_s: int, before_s: int, customers: Sequence[str] | None
+) -> list[tuple[int, str, str, str, int]]:
+    """(start in seconds, customer, model, meter, quantity) by windows of the grain, with what was corrected, which
+    is of no model that could be told from the rest. Raises StoreError."""
+    found = client.rows(
+        "SELECT start, customer, model, splitByChar('/', name)[1] AS meter, sum(quantity) FROM ("
+        f"SELECT {_STARTS[grain]} AS start, customer, model, splitByChar(',', meters) AS names, {_SUMS} "
+        f"FROM rollup_minute WHERE {_WITHIN} GROUP BY start, customer, model, meters) "
+        f"ARRAY JOIN names AS name, [{_SLOTS}] AS quantity WHERE name != '' GROUP BY start, customer, model, meter",
+        _parameters(from_s, before_s, customers),
+    )
+    return [
+        (int(start), str(customer), str(model), str(meter), int(sum_)) for start, customer, model, meter, sum_ in found
+    ]
+
+
+def corrected_quantities(client: StoreClient, from_s: int, before_s: int) -> dict[str, int]:
+    """What corrections have added to each meter, below 0 where they took away. Raises StoreError."""
+    found = client.rows(
+        "SELECT meter, sum(toInt256(quantity)) AS added FROM corrections WHERE kind = 'correction' AND "
+        "window_start >= toDateTime({from_s:UInt32}, 'UTC') AND window_start < toDateTime({before_s:UInt32}, 'UTC') "
+        "GROUP BY meter HAVING added != 0 ORDER BY meter",
+        {"from_s": from_s, "before_s": before_s},
+    )
+    return {str(meter): int(added) for meter, added in found}
+
+
 def conflicting_payloads(client: StoreClient, fingerprints: Sequence[int]) -> list[bytes]:
     """The payloads of these events that were set aside because their identity was known with another one. Raises
     StoreError."""
