@@ -20,7 +20,8 @@ from .kernels import Amounts
 from .prices.book import PriceBook
 from .schema import DIMENSIONS, LEDGER, REQUESTS
 from .sources.ledger import as_events
-from .state.ledger import ledger_files, unsealed_files
+from .state.ledger import is_ledger, ledger_files, unsealed_files
+from .steps.amend import rated_rows
 from .steps.rate import Rater
 
 METER = "meter"
@@ -113,10 +114,11 @@ def compare(
     found = Comparison(max(before_us - days * DAY_US, 0), before_us)
     found.unsealed_files = sum(path.name.startswith(f"{lineage}-") for path in unsealed_files(folder))
     adder = _Adder(books, by)
-    for events in _events(files, found.from_us, before_us):
-        adder.add(events)
-        found.events += events.num_rows
-        on_events(events.num_rows)
+    for sign, events in _events(files, found.from_us, before_us):
+        adder.add(events, sign)
+        if sign > 0:
+            found.events += events.num_rows
+            on_events(events.num_rows)
     adder.finish(found)
     return found
 
@@ -124,22 +126,22 @@ def compare(
 # ---- The ledger ---------------------------------------------------------------------------------------------------
 
 
-def _events(files: Sequence[Path], from_us: int, before_us: int) -> Iterator[pa.RecordBatch]:
-    """EVENTS with times in [from_us, before_us)."""
+def _events(files: Sequence[Path], from_us: int, before_us: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """EVENTS with times in [from_us, before_us); those of -1 are what a correction takes away."""
     for path in files:
         first_us, last_us = _times_us(path)
         if last_us < from_us or first_us >= before_us:
             continue
         try:
             with pq.ParquetFile(path) as file:
-                if not file.schema_arrow.equals(LEDGER):
+                if not is_ledger(file.schema_arrow):
                     raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
-                for batch in file.iter_batches(BATCH_ROWS, columns=LEDGER.names, use_threads=False):
+                for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                     time = batch.column("time").cast(pa.int64())
                     wanted = pc.and_(pc.greater_equal(time, from_us), pc.less(time, before_us))
-                    chosen = batch.filter(wanted)
-                    if chosen.num_rows:
-                        yield as_events(chosen, 0)
+                    for sign, chosen in rated_rows(batch.filter(wanted)):
+                        if chosen.num_rows:
+                            yield sign, as_events(chosen, 0)
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -187,8 +189,8 @@ class _Adder:
         self._rows = self._merged_rows = 0
         """Of `_sums`: all rows, and those of the table that was merged last."""
 
-    def add(self, events: pa.RecordBatch) -> None:
-        """Rates and adds all rows of EVENTS. Raises OverflowStop, ConfigError."""
+    def add(self, events: pa.RecordBatch, sign: int) -> None:
+        """Rates and adds all rows of EVENTS, or takes them away. Raises OverflowStop, ConfigError."""
         rated = [rater.amounts(events, None, events.num_rows) for rater in self._raters]
         usage = events.column("usage")
         dims = {name: self._numbered(name, events.column(name)) for name in self._dims}
@@ -200,10 +202,10 @@ class _Adder:
             columns[f"amount{side}"] = _wide(amounts.amounts, len(quantity))
             unpriced = pa.array(np.frombuffer(amounts.flags, np.uint8)[: len(quantity)] == _UNPRICED)
             columns[f"unpriced{side}"] = pc.if_else(unpriced, quantity, pa.scalar(0, _COUNT))
-        self._take(columns)
-        self._add_requests(dims, events.num_rows, [amounts for amounts, _ in rated])
+        self._take(columns, sign)
+        self._add_requests(dims, events.num_rows, [amounts for amounts, _ in rated], sign)
 
-    def _add_requests(self, dims: Mapping[str, Any], rows: int, amounts: Sequence[Amounts]) -> None:
+    def _add_requests(self, dims: Mapping[str, Any], rows: int, amounts: Sequence[Amounts], sign: int) -> None:
         """The implicit meter, where it costs something by one of the books."""
         if not any(np.frombuffer(side.requests, np.uint64)[: 2 * rows].any() for side in amounts):
             return
@@ -214,7 +216,7 @@ class _Adder:
             columns[_UNITS[side]] = np.full(rows, number, np.int32)
             columns[f"amount{side}"] = _wide(amounts[side].requests, rows)
             columns[f"unpriced{side}"] = nothing
-        self._take(columns)
+        self._take(columns, sign)
 
     def _numbered(self, name: str, column: pa.DictionaryArray) -> Any:
         """The number of each value of a column, the same in every batch."""
@@ -222,7 +224,9 @@ class _Adder:
         of_code = [numbers.setdefault(value, len(numbers)) for value in column.dictionary.to_pylist()]
         return np.array(of_code or [0], np.int32)[column.indices.to_numpy()]
 
-    def _take(self, columns: Mapping[str, Any]) -> None:
+    def _take(self, columns: dict[str, Any], sign: int) -> None:
+        if sign < 0:
+            columns = columns | {name: pc.negate(columns[name]) for name in _SUMS}
         self._sums.append(self._added(pa.table(dict(columns)), [*self._dims, *_UNITS]))
         self._rows += self._sums[-1].num_rows
         # Twice what was left of the last merge, so that many names do not mean a merge with every batch.

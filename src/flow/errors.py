@@ -99,7 +99,7 @@ class RejectReason(IntEnum):
     NOT_AN_OBJECT = 5
     DUPLICATE_FIELD = 6  # a known field, or a meter, stands twice
     UNSUPPORTED_ENVELOPE = 7  # a CloudEvents `specversion` other than 1.0
-    UNSUPPORTED_TYPE = 8  # a `type` other than llm.usage
+    UNSUPPORTED_TYPE = 8  # a `type` other than llm.usage and usage.correction
     SCHEMA_MISMATCH = 9  # columnar: a column of a type that cannot be what its name says
     MISSING_ID = 10
     INVALID_ID = 11  # not a string, or longer than limits.string_bytes_max
@@ -119,3 +119,7 @@ class RejectReason(IntEnum):
     NEGATIVE_QUANTITY = 25
     QUANTITY_TOO_LARGE = 26  # above limits.quantity_max
     INVALID_ARROW = 27  # a message that begins as Arrow IPC and cannot be read to its end
+    CORRECTION_OF_NOTHING = 28  # a usage.correction whose `corrects` names neither an event nor a window
+    CORRECTION_WITHOUT_REASON = 29
+    CORRECTION_WITHOUT_AUTHOR = 30
+    INVALID_CORRECTION = 31  # it changes nothing, takes more than there was, or names what cannot be

@@ -127,10 +127,11 @@ class Job:
         decoded = self._decoded(item)
         if isinstance(decoded, Heartbeat):
             return decoded
+        read = sum(part.read for part in decoded.parts)
         with self._count_lock:
-            self.read += decoded.read
+            self.read += read
             self.unknown_fields += decoded.unknown_fields
-        self.on_read(decoded.read)
+        self.on_read(read)
         return decoded
 
     def _ahead(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:

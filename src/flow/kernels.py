@@ -117,6 +117,13 @@ def identify(events: pa.RecordBatch) -> Identity:
     return identity
 
 
+def bound_identity(identity: Identity, texts: pa.StringArray) -> Identity:
+    """The same with payloads that have a text each to them: name hash of the payload hash (hex) and the text."""
+    payloads = bytes(identity.payload)
+    bound = [f"{payloads[16 * n : 16 * n + 16].hex()}{text}" for n, text in enumerate(texts.to_pylist())]
+    return identity._replace(payload=_name_hashes(pa.array(bound, pa.string())))
+
+
 def split_by_shard(fingerprint: pa.Buffer, shards: int) -> list[tuple[pa.Buffer, int]]:
     """For each shard its rows (a selection) and how many they are."""
     rows = fingerprint.size // 16
@@ -145,10 +152,22 @@ class FingerprintSet:
     def __init__(self, horizon_us: int | None, slice_us: int) -> None:
         self._set = _dedup.FingerprintSet(-1 if horizon_us is None else horizon_us, slice_us)
 
-    def judge(self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int) -> Verdicts:
-        """Judges the selected rows, in order, and remembers the new ones. Raises MemoryError."""
+    def judge(
+        self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int, *, admitted: bool = False
+    ) -> Verdicts:
+        """Judges the selected rows, in order, and remembers the new ones; none is late if they are `admitted`.
+
+        Raises MemoryError.
+        """
         if event_time_us.offset:
             raise ValueError("a kernel reads whole arrays, not slices")
+        if admitted:
+            horizon_us = self._set.horizon_us
+            self._set.horizon_us = -1  # as if unbounded, which also ends no generation meanwhile
+            try:
+                return self.judge(identity, event_time_us, rows, count)
+            finally:
+                self._set.horizon_us = horizon_us
         verdicts = pa.allocate_buffer(count)
         chosen = _address(rows)
         new, duplicate, conflicting, late = self._set.judge(

@@ -72,3 +72,7 @@ LEDGER = pa.schema(
     ]
 )
 """One accepted event a row, as kept in the ledger's Parquet files."""
+
+LEDGER_AMENDED = LEDGER.append(pa.field("amends", pa.string()))
+"""The same of a file that has corrections, or late events that were billed: for those, JSON of why (`steps/amend.py`);
+null for every other event. The quantities of a correction are differences."""

@@ -27,10 +27,10 @@ from .errors import ConfigError, RefusedStart, StateError
 from .oracle.hashing import fingerprint, words
 from .oracle.rollup import GRAINS, Dims, Key, Rates, Rollup, Row, Rows, window_end_s, window_start_s
 from .prices.book import PriceBook, load_price_book
-from .schema import DIMENSIONS, LEDGER
+from .schema import DIMENSIONS, LEDGER_AMENDED
 from .sinks.outbox import empty_outbox
 from .state.directory import Lineage, StateDirectory
-from .state.ledger import ledger_files, unsealed_files, writer_and_number
+from .state.ledger import is_ledger, ledger_files, unsealed_files, writer_and_number
 from .state.rerates import Rerate, Rerates
 from .steps.books import Books
 from .store.client import StoreClient, connect
@@ -170,6 +170,8 @@ class LedgerEvent:
     usage: list[tuple[str, int]]
     book: str = ""
     """The digest of the price book by which it was re-rated last; "": it never was."""
+    amends: str = ""
+    """JSON of what it says besides, if it is a correction or was billed late."""
 
 
 class Ledger:
@@ -184,9 +186,10 @@ class Ledger:
         for one in self.files if path is None else [path]:
             try:
                 with pq.ParquetFile(one) as file:
-                    if not file.schema_arrow.equals(LEDGER):
+                    if not is_ledger(file.schema_arrow):
                         raise StateError(f"{one}: its columns are not those of a ledger; restore it from a backup")
-                    yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+                    there = [name for name in columns if name in file.schema_arrow.names]
+                    yield from file.iter_batches(BATCH_ROWS, columns=there, use_threads=False)
             except (OSError, pa.ArrowException) as error:
                 raise StateError(
                     f"{one}: cannot be read ({str(error).splitlines()[0]}); restore it from a backup"
@@ -200,7 +203,7 @@ class Ledger:
                 yield _rerated(event, covering)
 
     def _events_of(self, path: Path, customers: CustomerRange, times_us: tuple[int, int]) -> Iterator[LedgerEvent]:
-        for batch in self.batches(LEDGER.names, path):
+        for batch in self.batches(LEDGER_AMENDED.names, path):
             customer, time = batch.column("customer"), batch.column("time").cast(pa.int64())
             wanted = pc.and_(
                 pc.and_(pc.greater_equal(customer, customers.first), pc.less_equal(customer, customers.last)),
@@ -227,8 +230,11 @@ def _ledger_events(batch: pa.RecordBatch) -> Iterator[LedgerEvent]:
     dims = zip(*(batch.column(name).to_pylist() for name in DIMENSIONS), strict=True)
     times = batch.column("time").cast(pa.int64()).to_pylist()
     sources, ids = batch.column("source").to_pylist(), batch.column("id").to_pylist()
-    for n, (source, id_, time, of_event) in enumerate(zip(sources, ids, times, dims, strict=True)):
-        yield LedgerEvent(source, id_, time, of_event, items[offsets[n] - first : offsets[n + 1] - first])
+    amended = "amends" in batch.schema.names
+    amends = batch.column("amends").to_pylist() if amended else [None] * batch.num_rows
+    for n, (source, id_, time, of_event, text) in enumerate(zip(sources, ids, times, dims, amends, strict=True)):
+        usage_of = items[offsets[n] - first : offsets[n + 1] - first]
+        yield LedgerEvent(source, id_, time, of_event, usage_of, amends=text or "")
 
 
 # ---- The comparison -----------------------------------------------------------------------------------------------
@@ -261,7 +267,8 @@ class _Verification:
                 if event.book not in by_book:
                     by_book[event.book] = Rollup(self._rates_of(event.book), rollup.minutes)
                 adding = by_book[event.book]
-                low, high = words(adding.add(event.source, event.id, event.event_time_us, event.dims, event.usage))
+                said = (event.source, event.id, event.event_time_us, event.dims, event.usage, event.amends)
+                low, high = words(adding.add(*said))
                 self._seen[0].append(low)
                 self._seen[1].append(high)
                 self._report.events += 1

@@ -26,7 +26,7 @@ def test_every_outcome_has_a_row_and_a_position(pipeline: Pipeline) -> None:
     inbox = Inbox(pipeline.folder / "state")
     bad = b"{}\n"
     first = inbox.put("redrive", lines([new, read, conflicting, late, put_twice]) + bad, "first")
-    second = inbox.put("late", lines([put_twice]), "second")
+    second = inbox.put("redrive", lines([put_twice]), "second")
     outcome = pipeline.run()
     expected = balance(accepted=3, duplicate=2, conflicting=1, late=1, rejected=1)
     assert (outcome.read, outcome.balance) == (7, expected)

@@ -160,7 +160,7 @@ def test_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
     job.until("5")
 
     # and so do others that are put into the inbox meanwhile
-    Inbox(job.folder / "state").put("late", event(5) + b"\n" + event(6) + b"\n", "two")
+    Inbox(job.folder / "state").put("redrive", event(5) + b"\n" + event(6) + b"\n", "two")
     job.until("7")
     assert job.end()[0] == 0
 

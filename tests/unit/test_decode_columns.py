@@ -405,3 +405,10 @@ def test_rows_are_judged_like_json(seed):
             events.append({**found.event, "position": 100 + row})
     assert result.events.to_pylist() == events
     assert [row[:2] for row in rejects(result)] == rejected
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.large_string())])
+def test_a_correction_is_no_usage(kind):
+    result = decoded(batch(type=pa.array(["llm.usage", "usage.correction", None]).cast(kind)))
+    assert result.events.column("id").to_pylist() == ["i0", "i2"]
+    assert [(where, reason) for where, reason, _ in rejects(result)] == [("f.parquet:1", "UNSUPPORTED_TYPE")]

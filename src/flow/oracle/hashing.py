@@ -72,11 +72,11 @@ def dims_hash(dims: Mapping[str, str]) -> int:
 
 
 def usage_hash(usage: Iterable[tuple[str, int]]) -> int:
-    """A sum over (meter, quantity), so that their order is of no weight."""
+    """A sum over (meter, quantity), so that their order is of no weight; a quantity is its 64 bits, also below 0."""
     total = 0
     for meter, quantity in usage:
         low, high = words(name_hash(meter))
-        total += fmix64(high ^ quantity) << 64 | fmix64(low + quantity & _MASK)
+        total += fmix64(high ^ quantity & _MASK) << 64 | fmix64(low + quantity & _MASK)
     return total % 2**128
 
 

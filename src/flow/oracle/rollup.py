@@ -4,6 +4,7 @@ The minute rows are made from events, the coarser ones from finer rows. Nothing 
 book's timelines; what is cached is only the answer to a question that was asked before.
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,8 +166,12 @@ class Rollup:
         event_time_us: int,
         dims: Dims,
         usage: list[tuple[str, int]],
+        amends: str = "",
     ) -> int:
-        """Adds one event, its dimensions in the order of DIMENSIONS; returns its fingerprint."""
+        """Adds one event, its dimensions in the order of DIMENSIONS; returns its fingerprint.
+
+        `amends`: JSON of what it says besides its usage, whose quantities are differences if it is a correction.
+        """
         known = self._known.get(dims)
         if known is None:
             named = dict(zip(DIMENSIONS, dims, strict=True))
@@ -174,8 +179,12 @@ class Rollup:
         narrowed, hashed_dims = known
         fingerprint = murmur3_128(id.encode(), *words(_cached_name_hash(source)))
         payload = murmur3_128(hashed_dims + _usage_hash(usage).to_bytes(16, "little"))
-        digest = event_digest(fingerprint, payload)
         start = window_start_s("minute", event_time_us // 1_000_000)
+        if amends and json.loads(amends)["kind"] == "correction":
+            digest = event_digest(fingerprint, murmur3_128((payload.to_bytes(16, "little").hex() + amends).encode()))
+            self._correct((start, dims), narrowed, event_time_us, dict(usage), amends, digest)
+            return fingerprint
+        digest = event_digest(fingerprint, payload)
         for meter, quantity in (*usage, (REQUESTS, 1)):
             row = self.minutes.get((start, dims, meter))
             if row is None:
@@ -189,6 +198,35 @@ class Rollup:
             else:
                 row.amount_femto += amount
         return fingerprint
+
+    def _correct(
+        self,
+        of: tuple[int, Dims],
+        narrowed: Dims,
+        event_time_us: int,
+        change: dict[str, int],
+        amends: str,
+        digest: int,
+    ) -> None:
+        """A correction: what its event or window costs afterwards, less what it cost before; it is no event itself."""
+        before: dict[str, int] | None = json.loads(amends)["corrects"].get("usage")
+        requests = change.pop(REQUESTS, 0)
+        if before is None:
+            before = {meter: -quantity for meter, quantity in change.items() if quantity < 0}
+        after = dict(before)
+        for meter, quantity in change.items():
+            after[meter] = after.get(meter, 0) + quantity
+        for meter in (*after, REQUESTS):
+            row = self.minutes.setdefault((*of, meter), Row())
+            row.digest = (row.digest + digest) % _MODULUS
+        for sign, usage in ((1, after), (-1, before | ({REQUESTS: -requests} if requests else {}))):
+            for meter, quantity in usage.items():
+                row = self.minutes[*of, meter]
+                items = list(usage.items())
+                amount = self._rates.amount_femto(meter, narrowed, event_time_us, quantity, items)
+                row.quantity += sign * quantity
+                row.unpriced_quantity += sign * quantity if amount is None else 0
+                row.amount_femto += sign * (amount or 0)
 
     def grains(self) -> Iterator[tuple[str, Rows]]:
         """The rows of each view, finest first."""

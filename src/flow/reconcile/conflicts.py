@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from ..kernels import identify
+from ..steps.amend import identify_amending
 from ..steps.batches import Limits, Lines
 from ..steps.decode import decode
 from ..store.queries.buckets import conflicting_payloads
@@ -49,10 +49,13 @@ def _set_aside(here: StoreSide, rows: pa.Table, limits: Limits, now_us: int) -> 
     fingerprints = [int.from_bytes(one, "little") for one in rows.column("fingerprint").unique().to_pylist()]
     with here.open() as client:
         payloads = [one for part in in_parts(fingerprints) for one in conflicting_payloads(client, part)]
-    events = decode(Lines(here.label, 0, b"".join(line + b"\n" for line in payloads)), limits, now_us).events
-    identity = identify(events)
-    halves = [
-        pa.Array.from_buffers(pa.binary(16), events.num_rows, [None, buffer]).to_pylist()
-        for buffer in (identity.fingerprint, identity.payload)
-    ]
-    return set(zip(*halves, strict=True))
+    decoded = decode(Lines(here.label, 0, b"".join(line + b"\n" for line in payloads)), limits, now_us)
+    found: set[Pair] = set()
+    for part in decoded.parts:
+        identity = identify_amending(part.events, part.amends)
+        halves = [
+            pa.Array.from_buffers(pa.binary(16), part.events.num_rows, [None, buffer]).to_pylist()
+            for buffer in (identity.fingerprint, identity.payload)
+        ]
+        found |= set(zip(*halves, strict=True))
+    return found

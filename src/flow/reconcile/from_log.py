@@ -7,7 +7,7 @@ one has. The log is read whole to add up its digests, and once more if events ha
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from ..kernels import SLOTS, Amounts, Combiner, FingerprintSet
 from ..schema import REQUESTS
 from ..sources.files import read_files
+from ..steps.amend import befores_and_afters, picked_amends, without_events
 from ..steps.batches import Decoded, Limits, source_positions
 from ..steps.combine import Rollup
 from ..steps.decode import decode
@@ -109,16 +110,29 @@ class LogSide:
     # -- reading
 
     def _added_up(self) -> Buckets:
-        combiner, parts, events = Combiner(""), list[Buckets](), 0
+        combiner, corrections, parts, events = Combiner(""), Combiner(""), list[Buckets](), 0
         for judged in self._judged():
             self._count(judged)
+            if judged.decoded.amends is not None:
+                self._add_corrections(corrections, judged)
+                continue
             _add(combiner, judged.decoded, judged.accepted)
             events += len(judged.accepted)
             if events >= CUT_EVENTS:
                 parts.append(self._cut(combiner))
                 events = 0
         parts.append(self._cut(combiner))
+        corrections.cut()
+        for rows in Rollup(corrections, "").files(False, ROWS_MAX):
+            parts += [self._buckets_of(without_events(batch, keep_digest=True)) for batch in rows.batches]
         return Buckets.together(parts)
+
+    def _add_corrections(self, combiner: Combiner, judged: Judged) -> None:
+        """Their digests only: quantities are compared without what was corrected. Raises OverflowStop."""
+        decoded, amends = judged.decoded, judged.decoded.amends
+        assert amends is not None  # the caller looked
+        _, afters = befores_and_afters(decoded.events, amends)
+        _add(combiner, replace(decoded, events=afters), judged.accepted)
 
     def _count(self, judged: Judged) -> None:
         read = self.read
@@ -149,7 +163,7 @@ class LogSide:
 
     def _decoded(self) -> Iterator[Decoded]:
         for item in read_files(self._paths, "auto", BATCH_ROWS):
-            yield identified(decode(item, self._limits, self._now_us))
+            yield from identified(decode(item, self._limits, self._now_us)).parts
 
     def _in_scope(self, events: pa.RecordBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         scope = self._scope
@@ -220,7 +234,8 @@ def _add(combiner: Combiner, decoded: Decoded, rows: Ints) -> None:
 
 def _event_rows(decoded: Decoded, rows: Ints) -> pa.RecordBatch:
     picked = decoded.events.take(pa.array(rows))
-    return event_rows(picked, source_positions(decoded.origin, picked.column("position"), decoded.messages))
+    positions = source_positions(decoded.origin, picked.column("position"), decoded.messages)
+    return event_rows(picked, positions, picked_amends(decoded.amends, pa.array(rows)))
 
 
 def _ahead(batches: Iterator[Decoded]) -> Iterator[Decoded]:

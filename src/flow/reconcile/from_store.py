@@ -13,7 +13,9 @@ from ..config import Store
 from ..errors import RefusedStart, StateError
 from ..schema import LEDGER
 from ..sources.ledger import as_events
-from ..state.ledger import ledger_files, unsealed_files
+from ..state.ledger import is_ledger, ledger_files, unsealed_files
+from ..steps.amend import kinds_in
+from ..steps.batches import Amends
 from ..store import StoreClient, check_schema, connect
 from ..store.queries.buckets import SUM_WORDS, lineages, usage_buckets, usage_quantities
 from .asked import Scope
@@ -79,7 +81,7 @@ class StoreSide:
         starts_s = np.unique(starts_of(minutes))
         try:
             with pq.ParquetFile(path) as file:
-                if not file.schema_arrow.equals(LEDGER):
+                if not is_ledger(file.schema_arrow):
                     raise StateError(f"{path}: its columns are not those of a ledger; restore it from a backup")
                 groups = [n for n in range(file.num_row_groups) if _may_hold(file.metadata.row_group(n), starts_s)]
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
@@ -96,7 +98,10 @@ class StoreSide:
         wanted = np.isin(keys_of(numbers[customer.indices.to_numpy()], window_starts(seconds, "minute")), minutes)
         if wanted.any():
             rows = batch.filter(pa.array(wanted))
-            yield event_rows(as_events(rows, 0), rows.column("source_position"))
+            for kind, of_kind in kinds_in(rows):
+                chosen = rows.filter(pa.array(of_kind))
+                amends = Amends(kind, chosen.column("amends")) if kind else None
+                yield event_rows(as_events(chosen, 0), chosen.column("source_position"), amends)
 
 
 def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -4,8 +4,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ..kernels import identify
 from ..schema import EVENTS
+from ..steps.amend import identify_amending
+from ..steps.batches import Amends
 from .asked import Scope
 from .buckets import Buckets, Ints
 
@@ -41,9 +42,9 @@ class Side(Protocol):
         """
 
 
-def event_rows(events: pa.RecordBatch, positions: pa.Array) -> pa.RecordBatch:
+def event_rows(events: pa.RecordBatch, positions: pa.Array, amends: Amends | None = None) -> pa.RecordBatch:
     """EVENTS, with where they come from, as EVENT_ROWS."""
-    identity = identify(events)
+    identity = identify_amending(events, amends)
     hashes = [
         pa.Array.from_buffers(pa.binary(16), events.num_rows, [None, buffer])
         for buffer in (identity.fingerprint, identity.payload)

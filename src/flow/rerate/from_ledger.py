@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from ..errors import SourceError
 from ..kernels import usage_lists
 from ..schema import DIMENSIONS, EVENTS, LEDGER
-from ..state.ledger import ledger_files, rated_by, writer_and_number
+from ..state.ledger import is_ledger, ledger_files, rated_by, writer_and_number
 from ..state.rerates import Rerate
+from ..steps.amend import rated_rows
 from .asked import Scope
 
 BATCH_ROWS = 1 << 16
@@ -47,10 +48,10 @@ def events_near(files: Sequence[Path], scope: Scope) -> int:
     return count
 
 
-def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterator[tuple[str, pa.RecordBatch]]:
+def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     """The EVENTS of a file that are in scope, with the digest of the book that rated them; without ids and sources.
 
-    Raises SourceError.
+    The number says how they count: 1, or -1 for what a correction takes away. Raises SourceError.
     """
     writer, number = writer_and_number(path)
     covering = [
@@ -58,8 +59,9 @@ def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterato
     ]
     try:
         with pq.ParquetFile(path, read_dictionary=[*DIMENSIONS, _KEYS]) as file:
-            if not _is_ledger(file.schema_arrow):
+            if not is_ledger(file.schema_arrow):
                 raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
+            columns = [*_COLUMNS, *(name for name in file.schema_arrow.names if name == "amends")]
             books = rated_by(file.metadata)
             digests = list(dict.fromkeys([*(book for _, book in books), *(rerate.book for rerate in covering)]))
             of_row = np.repeat([digests.index(book) for _, book in books], [rows for rows, _ in books])
@@ -67,20 +69,16 @@ def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterato
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if _touches(file.metadata.row_group(group), scope):
-                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=_COLUMNS, use_threads=False):
+                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
                         book = of_row[first : first + batch.num_rows]
                         for at, chosen in _by_book(batch, book, scope, covering, digests):
-                            yield digests[at], _as_events(chosen)
+                            for sign, events in rated_rows(chosen):
+                                yield digests[at], sign, _as_events(events)
                         first += batch.num_rows
                         rows -= batch.num_rows
                 first += rows
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _is_ledger(schema: pa.Schema) -> bool:
-    """Whether a file has the columns of a ledger; text is read as dictionaries."""
-    return bool(schema.names == LEDGER.names and schema.field("time").type == LEDGER.field("time").type)
 
 
 def _touches(group: pq.RowGroupMetaData, scope: Scope) -> bool:

@@ -316,14 +316,15 @@ class _Work:
                     path = files.get_nowait()
                 except Empty:
                     break
-                for digest, events in rated_events(path, self._scope, self._rerates):
+                for digest, sign, events in rated_events(path, self._scope, self._rerates):
                     if digest not in raters:
                         raters[digest] = self._rater(books, digest, path)
-                    self._count(events.num_rows)
+                    self._count(max(sign, 0) * events.num_rows)
                     if (before := raters[digest]) is None:
                         continue
                     corrector = correctors.setdefault(digest, Corrector(self._lineage.currency))
-                    corrector.add(events, cost_of(before, events), cost_of(after, events))
+                    costs = (cost_of(before, events), cost_of(after, events))
+                    corrector.add(events, *costs[::sign])  # what is taken away was taken away by the other book
                     self._differences.cut_if_full(corrector, digest)
             for digest, corrector in correctors.items():
                 self._differences.cut(corrector, digest)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows
-from ..schema import DIMENSIONS, LEDGER
+from ..schema import DIMENSIONS, LEDGER, LEDGER_AMENDED
 from ..state.ledger import LedgerWriter
 from ..steps.batches import source_positions
 from ..steps.combine import BlockBuilder, MeterTotals, add_totals
@@ -140,10 +140,11 @@ class Writer:
 
 
 def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
-    """The selected events of a batch as LEDGER rows."""
-    events = routed.events
+    """The selected events of a batch as rows of LEDGER, of LEDGER_AMENDED where there is more to say."""
+    events, texts = routed.events, None if routed.amends is None else routed.amends.texts
     if rows is not None and count < events.num_rows:
-        events = events.take(pa.Array.from_buffers(pa.uint32(), count, [None, rows]))
+        picked = pa.Array.from_buffers(pa.uint32(), count, [None, rows])
+        events, texts = events.take(picked), None if texts is None else texts.take(picked)
     usage = events.column("usage")
     meter, quantity = usage.values.field("meter"), usage.values.field("quantity")
     columns = [
@@ -154,4 +155,6 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
         pa.MapArray.from_arrays(usage.offsets, meter.cast(pa.string()), quantity).cast(LEDGER.field("usage").type),
         source_positions(routed.origin, events.column("position"), routed.messages),
     ]
+    if texts is not None:
+        return pa.RecordBatch.from_arrays([*columns, texts], schema=LEDGER_AMENDED)
     return pa.RecordBatch.from_arrays(columns, schema=LEDGER)

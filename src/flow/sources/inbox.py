@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from bytewax.inputs import FixedPartitionedSource
 
 from ..errors import SourceError
-from ..state.inbox import Inbox
+from ..state.inbox import Inbox, kind_of
 from ..state.manifest import seal, unseal
+from ..steps.amend import CORRECTION, LATE
 from ..steps.batches import Heartbeat, Lines
 from ..steps.inbox_rows import ORIGIN
 from .files import CHUNK_BYTES
@@ -24,6 +25,9 @@ MANIFEST = "inbox"
 PART = "inbox"
 """The Bytewax partition; part of every snapshot, so it never changes."""
 LOOK_NS = 10**9
+ADMITTED = (CORRECTION, LATE)
+"""Kinds of files whose events are accepted though they are older than the horizon: the command that put them there has
+looked in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class _Reader(PausingPartition[Item]):
                 raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
             if lines:
                 first, self._offset = self._offset, self._offset + len(lines)
-                return Lines(ORIGIN + name, first, lines)
+                kind = kind_of(name)
+                admitted = kind in ADMITTED
+                return Lines(ORIGIN + name, first, lines, admitted=admitted, late=kind == LATE)
             self._waiting.popleft()
         return None

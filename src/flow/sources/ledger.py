@@ -12,7 +12,8 @@ from ..errors import SourceError
 from ..schema import DIMENSIONS, EVENTS, USAGE
 from ..state.ledger import ledger_files, unsealed_files
 from ..state.manifest import seal, unseal
-from ..steps.batches import Decoded, Heartbeat, Rejects
+from ..steps.amend import kinds_in
+from ..steps.batches import Amends, Decoded, Heartbeat, Rejects, no_events
 from .pausing import Flow, PausingPartition
 
 MANIFEST = "ledger"
@@ -79,7 +80,17 @@ class _Reader(PausingPartition[Decoded]):
 
 
 def _decoded(origin: str, row: int, batch: pa.RecordBatch) -> Decoded:
-    return Decoded(origin, as_events(batch, row), Rejects(origin).batch(), batch.num_rows, 0)
+    """What was accepted once is not too late now."""
+    events, nothing, apart = as_events(batch, row), Rejects(origin).batch(), []
+    plain = no_events()
+    for kind, rows in kinds_in(batch):
+        if not kind:
+            plain = events if rows.all() else events.filter(pa.array(rows))
+            continue
+        amends = Amends(kind, batch.column("amends").filter(pa.array(rows)))
+        chosen = events.filter(pa.array(rows))
+        apart.append(Decoded(origin, chosen, nothing, chosen.num_rows, 0, amends=amends, admitted=True))
+    return Decoded(origin, plain, nothing, plain.num_rows, 0, apart=tuple(apart))
 
 
 def as_events(batch: pa.RecordBatch, row: int) -> pa.RecordBatch:

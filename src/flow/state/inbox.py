@@ -109,6 +109,11 @@ class Inbox:
             yield
 
 
+def kind_of(name: str) -> str:
+    """What a file was put there for."""
+    return name[13:].removesuffix(".ndjson")
+
+
 def _file_of(key_name: str) -> str:
     return f"{key_name.partition('.')[0]}.ndjson"
 

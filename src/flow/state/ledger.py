@@ -23,7 +23,7 @@ from isal.isal_zlib import crc32
 
 from ..errors import StateError
 from ..faults import point
-from ..schema import LEDGER
+from ..schema import LEDGER, LEDGER_AMENDED
 from .files import append, cut_back, explain, make_folder, summed_up, sync_folder
 
 FILE_BYTES = 256 << 20
@@ -46,6 +46,8 @@ class OpenFile:
     crc32: int
     opened_us: int
     closed: bool = False
+    amended: bool = False
+    """Whether it has rows of LEDGER_AMENDED; most files never do, and are written without that column."""
 
 
 class LedgerWriter:
@@ -99,7 +101,7 @@ class LedgerWriter:
                 path.unlink()
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Takes accepted events (LEDGER); they are on disk with the next snapshot."""
+        """Takes accepted events (LEDGER or LEDGER_AMENDED); they are on disk with the next snapshot."""
         self._batches.append(batch)
 
     def snapshot(self, now_us: int) -> dict[str, Any]:
@@ -110,7 +112,8 @@ class LedgerWriter:
                 file = OpenFile(self._next, 0, 0, now_us)
                 self._next += 1
                 self._files.append(file)
-            content = _stream(self._batches, self._book())
+            amended = any(batch.num_columns > len(LEDGER) for batch in self._batches)
+            content = _stream(self._batches, LEDGER_AMENDED if amended else LEDGER, self._book())
             point("ledger.before_append")
             append(self.path(file.number), file.length, [content])
             point("ledger.after_append")
@@ -120,7 +123,7 @@ class LedgerWriter:
             length = file.length + len(content)
             closed = length >= self._file_bytes or now_us // _HOUR_US != file.opened_us // _HOUR_US
             self._files[self._files.index(file)] = OpenFile(
-                file.number, length, crc32(content, file.crc32), file.opened_us, closed
+                file.number, length, crc32(content, file.crc32), file.opened_us, closed, amended or file.amended
             )
         return self._manifest()
 
@@ -142,8 +145,9 @@ class LedgerWriter:
         temporary = target.with_suffix(".tmp")
         try:
             books: list[tuple[int, str]] = []
-            with pq.ParquetWriter(temporary, LEDGER, compression="zstd") as writer:
-                for table in _grouped(_streams(source, file.length), books):
+            schema = LEDGER_AMENDED if file.amended else LEDGER
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for table in _grouped(_streams(source, file.length), schema, books):
                     writer.write_table(table)
                 writer.add_key_value_metadata({_BOOK: json.dumps(_joined(books)).encode()})
             descriptor = os.open(temporary, os.O_RDONLY)
@@ -170,18 +174,25 @@ def _check(path: Path, file: OpenFile) -> None:
         )
 
 
-def _grouped(tables: Iterable[pa.Table], books: list[tuple[int, str]]) -> Iterator[pa.Table]:
+def _grouped(tables: Iterable[pa.Table], schema: pa.Schema, books: list[tuple[int, str]]) -> Iterator[pa.Table]:
     """The rows of many small tables in fewer larger ones, for row groups that are read at speed; and into `books`, how
     many rows each had, and by which book they were rated."""
     held: list[pa.Table] = []
     for table in tables:
         books.append((table.num_rows, (table.schema.metadata or {}).get(_BOOK, b"").decode()))
-        held.append(table.replace_schema_metadata())
+        held.append(_with_columns(table.replace_schema_metadata(), schema))
         if sum(one.num_rows for one in held) >= GROUP_ROWS:
             yield pa.concat_tables(held)
             held = []
     if held:
         yield pa.concat_tables(held)
+
+
+def _with_columns(rows: Any, schema: pa.Schema) -> Any:
+    """A batch or a table of LEDGER, or of LEDGER_AMENDED, as one of `schema`."""
+    if rows.num_columns == len(schema):
+        return rows
+    return rows.append_column(LEDGER_AMENDED.field("amends"), pa.nulls(rows.num_rows, pa.string()))
 
 
 def _joined(books: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -196,12 +207,12 @@ def rated_by(metadata: pq.FileMetaData) -> list[tuple[int, str]]:
     return [(rows, book) for rows, book in json.loads(found)] if found else [(metadata.num_rows, "")]
 
 
-def _stream(batches: list[pa.RecordBatch], book: str) -> bytes:
+def _stream(batches: list[pa.RecordBatch], schema: pa.Schema, book: str) -> bytes:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_stream(sink, LEDGER.with_metadata({_BOOK: book}), options=options) as writer:
+    with pa.ipc.new_stream(sink, schema.with_metadata({_BOOK: book}), options=options) as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(_with_columns(batch, schema))
     return bytes(sink.getvalue())
 
 
@@ -216,6 +227,13 @@ def _streams(path: Path, length: int) -> Iterator[pa.Table]:
                 raise StateError(
                     f"{path}: damaged ({error}); restore it from a backup, or replay the source"
                 ) from error
+
+
+def is_ledger(schema: pa.Schema) -> bool:
+    """Whether a file has the columns of a ledger, with `amends` or without; text may be read as dictionaries."""
+    names = schema.names
+    known = names in (LEDGER.names, LEDGER_AMENDED.names)
+    return known and bool(schema.field("time").type == LEDGER.field("time").type)
 
 
 def writer_and_number(path: Path) -> tuple[str, int]:

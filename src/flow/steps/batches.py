@@ -33,6 +33,10 @@ class Lines:
     offset: int
     data: bytes
     messages: Messages | None = None
+    admitted: bool = False
+    """Whether its events are accepted though they are older than the horizon."""
+    late: bool = False
+    """Whether its events were too late and are billed now: each has a `reason` and an `author`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,16 @@ class Heartbeat:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Amends:
+    """What changes a bill later says besides its usage."""
+
+    kind: str
+    """`correction`, whose quantities are differences; or `late`: events that were too late, and are billed now."""
+    texts: pa.StringArray
+    """For each event JSON with `kind`, `reason`, `author` and, for a correction, `corrects`."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What decode makes of one item; `read` is counted from the input, not from the two outcomes."""
@@ -76,6 +90,16 @@ class Decoded:
     messages: Messages | None = None
     identity: Identity | None = None
     """Of the events, where it was computed ahead."""
+    amends: Amends | None = None
+    admitted: bool = False
+    """Whether events are accepted though they are older than the horizon: somebody has made sure of them."""
+    apart: tuple["Decoded", ...] = ()
+    """Corrections, and late events that are billed now, of the same item: few, each kind in a batch of its own."""
+
+    @property
+    def parts(self) -> tuple["Decoded", ...]:
+        """This and what is apart."""
+        return (self, *self.apart)
 
 
 def source_positions(origin: str, positions: pa.Int64Array, messages: Messages | None) -> pa.StringArray:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ..errors import BalanceError
 from ..kernels import SLOTS, Columns, Combiner, Slots
 from ..schema import DIMENSIONS, REQUESTS
+from .amend import CORRECTION, Change, Side, change_rows, changes, without_events
 from .arrivals import Arrivals
 from .batches import source_positions
 from .deduplicate import Judged
@@ -49,6 +50,8 @@ class BlockBuilder:
         self._currency = currency
         self._rows_max = rows_per_table_max
         self._combiner = Combiner(currency)
+        self._corrections = Corrections(currency)
+        self._changes: list[Change] = []
         self._counts: dict[str, Counter[str]] = {}
         self.meters: MeterTotals = {}
         """What the last block that was cut adds up to."""
@@ -71,7 +74,11 @@ class BlockBuilder:
         self._count(judged)
         self.watermark_us = max(self.watermark_us, judged.watermark_us)
         rows, count = judged.accepted
-        if count:
+        if count and routed.amends is not None:
+            self._changes += _changes(rated)
+        if count and rated.taken is not None:
+            self._corrections.add(rated)
+        elif count:
             self._combiner.add(rated.events, routed.identity, rated.amounts, rows, count)
         if routed.rejected.num_rows:
             self._rejected.append(routed.rejected)
@@ -125,7 +132,9 @@ class BlockBuilder:
         for rows in rollup.files(False, self._rows_max):
             yield "rollup_minute", TableRows(rows.schema, arrivals.watch(rows.batches))
         yield from (("rollup_day", rows) for rows in rollup.files(True, self._rows_max))
-        self.meters = self._meter_totals()
+        yield from self._corrections.cut(self._rows_max)
+        self.meters = _meter_totals(self._combiner)
+        add_totals(self.meters, self._corrections.meters)
         seen_at = _instant(seen_at_us)
         if self._rejected:
             yield "rejected_events", table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
@@ -135,6 +144,8 @@ class BlockBuilder:
             yield "late_events", table_rows(_rows(self._late, seen_at))
         if self._inbox:
             yield "inbox_events", table_rows(_rows(self._inbox, seen_at))
+        if self._changes:
+            yield "corrections", table_rows(change_rows(self._changes, self._currency, seen_at))
         of_block = {"lineage": lineage, "writer": writer, "block": block}
         began = _instant(max(self._began_us, 0))
         yield from self._completeness(arrivals, {**of_block, "began": began, "seen_at": seen_at})
@@ -150,20 +161,51 @@ class BlockBuilder:
         if self.watermark_us >= 0:
             yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": _instant(self.watermark_us)}]))
 
-    def _meter_totals(self) -> MeterTotals:
-        totals: MeterTotals = {}
-        for meters, events, quantities, amounts in self._combiner.block_totals():
-            slots = zip([(REQUESTS, False), *meters], [events, *quantities], amounts, strict=True)
-            for (name, unpriced), quantity, amount in slots:
-                add_totals(totals, {name: [quantity, amount, quantity if unpriced else 0]})
-        return totals
-
     def clear(self) -> None:
         """The next block begins."""
         self._combiner.clear()
-        self._rejected, self._conflicting, self._late, self._inbox = [], [], [], []
+        self._rejected, self._conflicting, self._late = [], [], []
+        self._inbox, self._changes = [], []
         self._counts = {}
         self._began_us = self.watermark_us
+
+
+class Corrections:
+    """The corrections of one block: what they take away, and what they put in its place, as rows of no events.
+
+    Only what is put has the digest, and has it for every meter that a correction is about.
+    """
+
+    def __init__(self, currency: str) -> None:
+        self._currency = currency
+        self._combiners = {True: Combiner(currency), False: Combiner(currency)}  # by whether their digests count
+        self._empty = True
+        self.meters: MeterTotals = {}
+        """What those of the last block add up to."""
+
+    def add(self, rated: Rated) -> None:
+        """Adds the accepted ones. Raises OverflowStop."""
+        assert rated.taken is not None  # the caller looked
+        identity, accepted = rated.judged.routed.identity, rated.judged.accepted
+        self._combiners[True].add(rated.events, identity, rated.amounts, *accepted)
+        self._combiners[False].add(rated.taken.events, identity, rated.taken.amounts, *accepted)
+        self._empty = False
+
+    def cut(self, rows_max: int) -> Tables:
+        """The rows for the rollups; the next block begins. Raises OverflowStop."""
+        self.meters = {}
+        if self._empty:
+            return
+        for keep_digest, combiner in self._combiners.items():
+            combiner.cut()
+            rollup = Rollup(combiner, self._currency)
+            for table, day in (("rollup_minute", False), ("rollup_day", True)):
+                for found in rollup.files(day, rows_max):
+                    batches = (without_events(batch, keep_digest=keep_digest) for batch in found.batches)
+                    yield table, TableRows(found.schema, batches)
+            add_totals(self.meters, _meter_totals(combiner, events_count=False))
+            combiner.clear()
+        self._empty = True
 
 
 class Rollup:
@@ -235,6 +277,27 @@ def table_rows(table: pa.Table) -> TableRows:
     return TableRows(table.schema, table.to_batches())
 
 
+def _meter_totals(combiner: Combiner, *, events_count: bool = True) -> MeterTotals:
+    totals: MeterTotals = {}
+    for meters, events, quantities, amounts in combiner.block_totals():
+        requests = events if events_count else 0
+        slots = zip([(REQUESTS, False), *meters], [requests, *quantities], amounts, strict=True)
+        for (name, unpriced), quantity, amount in slots:
+            add_totals(totals, {name: [quantity, amount, quantity if unpriced else 0]})
+    return totals
+
+
+def _changes(rated: Rated) -> list[Change]:
+    """Rows of the table `corrections` for the accepted rows."""
+    routed = rated.judged.routed
+    assert routed.amends is not None  # the caller looked
+    sides = [Side(rated.events, rated.amounts, rated.taken is None)]
+    if rated.taken is not None:
+        sides.append(Side(*rated.taken, is_event=False))
+    rows = _picked(*rated.judged.accepted).to_pylist()
+    return changes(routed.events, routed.amends, rows, sides)
+
+
 def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
     """Adds `more` to `totals`."""
     for name, numbers in more.items():
@@ -254,12 +317,17 @@ def _picked(rows: pa.Buffer, count: int) -> pa.UInt32Array:
 def _described(routed: Any, picked: pa.UInt32Array) -> Iterator[dict[str, Any]]:
     """Rows of a batch, one dict each, with the event as canonical JSON; for the few that are set aside."""
     events = routed.events.take(picked)
+    amends: list[str | None] = [None] * len(picked)
+    if routed.amends is not None:
+        amends = routed.amends.texts.take(picked).to_pylist()
     positions = source_positions(routed.origin, events.column("position"), routed.messages).to_pylist()
-    for event, position in zip(events.to_pylist(), positions, strict=True):
+    for event, position, text in zip(events.to_pylist(), positions, amends, strict=True):
         usage = {item["meter"]: item["quantity"] for item in event["usage"]}
         event_time = _instant(event["event_time_us"])
         payload = {"id": event["id"], "source": event["source"], "time": event_time.isoformat().replace("+00:00", "Z")}
         payload |= {name: event[name] for name in DIMENSIONS} | {"usage": dict(sorted(usage.items()))}
+        if text is not None:
+            payload |= _said(json.loads(text))
         yield {
             "source_position": position,
             "source": event["source"],
@@ -267,6 +335,12 @@ def _described(routed: Any, picked: pa.UInt32Array) -> Iterator[dict[str, Any]]:
             "event_time": event_time,
             "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
         }
+
+
+def _said(amends: dict[str, Any]) -> dict[str, Any]:
+    """What an event said besides, as it said it."""
+    typed = {"type": "usage.correction"} if amends["kind"] == CORRECTION else {}
+    return typed | {name: value for name, value in amends.items() if name != "kind"}
 
 
 def _rows(rows: list[dict[str, Any]], seen_at: datetime) -> pa.Table:

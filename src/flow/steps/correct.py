@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import OverflowStop
 from ..kernels import PER_SHIFT, Amounts, Combiner, identify, usage_lists
-from ..schema import DIMENSIONS, EVENTS, REQUESTS
+from ..schema import DIMENSIONS, EVENTS
+from .amend import without_events
 from .combine import Rollup, TableRows, Tables
 from .corrections import Corrections, CorrectionSums
 from .rate import Rater
@@ -131,7 +131,7 @@ class Corrector:
 
     def _corrected(self, rows: TableRows, *, keep: bool) -> Iterator[pa.RecordBatch]:
         for batch in rows.batches:
-            corrected = _without_events(batch)
+            corrected = without_events(batch)
             if keep:
                 self._sums.add(corrected)
             yield corrected
@@ -153,26 +153,6 @@ def _named_by_unit(codes: Any, names: pa.Array, per: Any) -> tuple[Any, pa.Array
     plain = names.to_pylist()
     all_names = [*plain, *(f"{name}/{one}" for one in pers for name in plain)]
     return codes + place * np.int32(len(plain)), pa.array(all_names, pa.string())
-
-
-def _without_events(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A row of the combiner counts the deltas in it as events: they are none."""
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    rows = batch.num_rows
-    meters = batch.column("meters")
-    begins = pc.starts_with(meters.dictionary, f"{REQUESTS},").to_numpy(zero_copy_only=False)
-    columns["events"] = pa.array(np.zeros(rows, np.uint64))
-    columns["digest"] = _zeros(rows)
-    counts = begins[meters.indices.to_numpy()]
-    quantity = halves(batch.column("q0").buffers()[1], rows)
-    columns["q0"] = pa.Array.from_buffers(
-        pa.binary(16), rows, [None, pa.py_buffer(np.where(counts[:, None], np.uint64(0), quantity))]
-    )
-    return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
-
-
-def _zeros(rows: int) -> pa.Array:
-    return pa.Array.from_buffers(pa.binary(16), rows, [None, pa.py_buffer(bytes(16 * rows))])
 
 
 def _minus(of: Any, less: Any) -> Any:

@@ -227,6 +227,7 @@ def correction_rows(found: Corrections, said: dict[str, Any]) -> Iterator[tuple[
         table = whole.slice(first, ROWS_PER_TABLE_MAX).combine_chunks()
         columns = {name: pa.repeat(pa.scalar(value), table.num_rows) for name, value in said.items()}
         columns |= {name: table[name].combine_chunks() for name in table.column_names}
+        columns["corrects"] = pa.repeat(pa.scalar(""), table.num_rows)
         columns["quantity"] = _column(np.zeros((table.num_rows, 2), np.uint64), pa.binary(16))
         yield "corrections", table_rows(pa.table(columns))
 

@@ -4,10 +4,16 @@ Lines go through the native parser, those of which it is not certain through `de
 `decode_columns`.
 """
 
+from collections.abc import Sequence
+
+import pyarrow as pa
+
 from ..kernels import LineParser, parsed_events
-from .batches import Columns, Decoded, Limits, Lines, Rejects, Unreadable, no_events
+from ..schema import DIMENSIONS, EVENTS
+from .amend import CORRECTION, LATE
+from .batches import Amends, Columns, Decoded, Limits, Lines, Rejects, Unreadable, no_events
 from .decode_columns import decode_columns
-from .decode_json import TIME_END_US, read_line
+from .decode_json import TIME_END_US, Event, read_line
 
 __all__ = ["Limits", "decode"]
 
@@ -27,7 +33,8 @@ def _decode_lines(item: Lines, limits: Limits, now_us: int) -> Decoded:
     parser = LineParser(
         item.data,
         item.offset,
-        event_bytes_max=limits.event_bytes_max,
+        # Below 0 every line is handed over: those that bill late events say more than the parser keeps.
+        event_bytes_max=-1 if item.late else limits.event_bytes_max,
         string_bytes_max=limits.string_bytes_max,
         quantity_max=limits.quantity_max,
         meters_max=limits.meters_per_event_max,
@@ -35,12 +42,15 @@ def _decode_lines(item: Lines, limits: Limits, now_us: int) -> Decoded:
     )
     rejected = Rejects(item.origin, item.messages)
     unknown_fields = 0
+    amending: dict[str, list[tuple[int, Event]]] = {CORRECTION: [], LATE: []}
     while parser.run():
         line = item.data[parser.line_start : parser.line_end]
-        outcome = read_line(line, limits, now_us)
+        outcome = read_line(line, limits, now_us, late=item.late)
         unknown_fields += outcome.unknown_fields
         event = outcome.event
-        if event is not None:
+        if event is not None and event.kind:
+            amending[event.kind].append((item.offset + parser.line_start, event))
+        elif event is not None:
             parser.append(
                 event.id.encode(),
                 event.event_time_us,
@@ -49,11 +59,39 @@ def _decode_lines(item: Lines, limits: Limits, now_us: int) -> Decoded:
             )
         elif outcome.reason is not None:
             rejected.add(item.offset + parser.line_start, outcome.reason, outcome.detail, line)
+    apart = tuple(_apart(item, kind, found) for kind, found in amending.items() if found)
     return Decoded(
         item.origin,
         parsed_events(parser),
         rejected.batch(),
-        parser.read,
+        parser.read - sum(part.read for part in apart),
         parser.unknown_fields + unknown_fields,
         item.messages,
+        admitted=item.admitted,
+        apart=apart,
+    )
+
+
+def _apart(item: Lines, kind: str, found: Sequence[tuple[int, Event]]) -> Decoded:
+    """The events of one kind that are no plain events, each with its position."""
+    rows = [
+        {
+            "id": event.id,
+            "event_time_us": event.event_time_us,
+            **dict(zip(("source", *DIMENSIONS), event.texts, strict=True)),
+            "usage": [{"meter": meter, "quantity": quantity} for meter, quantity in event.usage],
+            "position": position,
+        }
+        for position, event in found
+    ]
+    amends = Amends(kind, pa.array([event.amends for _, event in found], pa.string()))
+    return Decoded(
+        item.origin,
+        pa.RecordBatch.from_pylist(rows, schema=EVENTS),
+        Rejects(item.origin).batch(),
+        len(found),
+        0,
+        item.messages,
+        amends=amends,
+        admitted=item.admitted,
     )

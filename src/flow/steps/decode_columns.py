@@ -17,7 +17,7 @@ from ..kernels import interleaved_usage
 from ..schema import DIMENSIONS, EVENTS, REQUESTS
 from .arrow_text import BROKEN, as_bytes, check_memory, is_safe_text, is_text, plain, with_strings
 from .batches import Columns, Decoded, Limits, Rejects, no_events
-from .decode_json import TIME_END_US, is_meter_name
+from .decode_json import CORRECTION_TYPE, TIME_END_US, is_meter_name
 from .row_json import row_texts
 
 TEXTS = ("source", *DIMENSIONS)
@@ -41,6 +41,7 @@ class Layout:
     unknown: int
     flaws: list[tuple[RejectReason, str]]
     not_utf8: set[str]  # names of text columns
+    type: pa.Array | None = None
 
 
 @dataclass
@@ -119,7 +120,11 @@ def _sort_columns(table: pa.RecordBatch, limits: Limits) -> Layout:
                 layout.flaws.append((RejectReason.DUPLICATE_FIELD, f"column {field.name} stands twice"))
             _check_content(layout, field.name, array)
             found[field.name] = array
-        elif not (field.name in _ENVELOPE and is_text(field.type)) and not _is_absent(field, limits):
+        elif field.name in _ENVELOPE and is_text(field.type):
+            if field.name == "type":
+                _check_content(layout, field.name, array)
+                layout.type = array
+        elif not _is_absent(field, limits):
             layout.unknown += 1
     return layout
 
@@ -184,6 +189,7 @@ def _invalid_utf8(strings: pa.Array) -> Mask:
 
 def _draft(layout: Layout, rows: int, limits: Limits, now_us: int) -> Draft:
     draft = Draft({}, None, [], layout.not_utf8)
+    _refuse_corrections(draft, layout.type)
     _take_id(draft, layout.known.get("id"), rows, limits)
     _take_time(draft, layout.known.get("time"), rows, limits, now_us)
     for name in TEXTS:
@@ -196,6 +202,16 @@ def _draft(layout: Layout, rows: int, limits: Limits, now_us: int) -> Draft:
 def _fault(draft: Draft, reason: RejectReason, rows: Mask, detail: Callable[[int], str]) -> None:
     if rows.any():
         draft.faults.append(Fault(reason, rows, detail))
+
+
+def _refuse_corrections(draft: Draft, type_: pa.Array | None) -> None:
+    """A correction would be billed as if it were usage."""
+    if type_ is None or "type" in draft.not_utf8:
+        return
+    corrections = pc.fill_null(pc.equal(plain(with_strings(type_)), CORRECTION_TYPE), False)
+    rows = np.asarray(corrections.to_numpy(zero_copy_only=False))
+    detail = f'type: "{CORRECTION_TYPE}" is read as JSON only; `tallyflow correct` writes it'
+    _fault(draft, RejectReason.UNSUPPORTED_TYPE, rows, lambda row: detail)
 
 
 def _missing(draft: Draft, name: str, reason: RejectReason, rows: int) -> None:

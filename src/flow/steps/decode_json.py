@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from ..errors import RejectReason
 from ..schema import DIMENSIONS, REQUESTS
+from .amend import CORRECTION, LATE, amends_text, starts_window, usage_before_and_after
 from .batches import Limits
 
 DEPTH_MAX = 64
@@ -20,7 +21,10 @@ DEPTH_MAX = 64
 TIME_END_US = (2**32 - 1) * 1_000_000
 """The first instant that is out of range: windows are ClickHouse DateTime, 32-bit seconds."""
 
+CORRECTION_TYPE = "usage.correction"
+
 _OWN = (*DIMENSIONS[1:], "usage")  # in `data` of a CloudEvent, at the top of a flat event
+_AMENDING = ("corrects", "reason", "author")  # beside them, in a correction; without the first, in a late event
 _ENVELOPE = ("specversion", "id", "source", "type", "time", "subject", "data")
 _IGNORED = ("datacontenttype", "dataschema")  # known to CloudEvents, without meaning here
 _FLAT = ("id", "source", "type", "time", "customer", *_OWN)
@@ -58,6 +62,9 @@ class Event:
     event_time_us: int
     texts: list[str]
     usage: list[tuple[str, int]]
+    kind: str = ""
+    """CORRECTION or LATE, with its text as in `batches.Amends`; "": a plain event."""
+    amends: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,11 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def read_line(line: bytes, limits: Limits, now_us: int) -> Outcome:
-    """Reads one line (without its line end). Never raises; of all reasons that hold it gives the lowest."""
+def read_line(line: bytes, limits: Limits, now_us: int, *, late: bool = False) -> Outcome:
+    """Reads one line (without its line end). Never raises; of all reasons that hold it gives the lowest.
+
+    `late`: a plain event is one that was too late and is billed now, with a `reason` and an `author`.
+    """
     if len(line) > limits.event_bytes_max:
         return _reject(RejectReason.OVERSIZED, f"{len(line)} bytes; the limit is {limits.event_bytes_max}")
     try:
@@ -103,7 +113,7 @@ def read_line(line: bytes, limits: Limits, now_us: int) -> Outcome:
         return _reject(RejectReason.INVALID_JSON, flaw)
     if not isinstance(value, Members):
         return _reject(RejectReason.NOT_AN_OBJECT, f"{show(value)} is not an object")
-    return _read_event(value, limits, now_us)
+    return _read_event(value, limits, now_us, late)
 
 
 def _reject(reason: RejectReason, detail: str) -> Outcome:
@@ -148,8 +158,11 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read_event(members: Members, limits: Limits, now_us: int) -> Outcome:
+def _read_event(members: Members, limits: Limits, now_us: int, late: bool) -> Outcome:
     problems: Problems = []
+    type_ = next((value for name, value in members if name == "type"), None)
+    kind = CORRECTION if type(type_) is str and type_ == CORRECTION_TYPE else LATE if late else ""
+    fields = _OWN + {CORRECTION: _AMENDING, LATE: _AMENDING[1:], "": ()}[kind]
     if any(name == "specversion" for name, _ in members):
         top, unknown = _pick(members, _ENVELOPE, _IGNORED, problems)
         if top["specversion"] != "1.0" or type(top["specversion"]) is not str:
@@ -159,13 +172,13 @@ def _read_event(members: Members, limits: Limits, now_us: int) -> Outcome:
         own: dict[str, object] = {}
         inner = top.get("data")
         if isinstance(inner, Members):
-            own, more = _pick(inner, _OWN, (), problems, "data.")
+            own, more = _pick(inner, fields, (), problems, "data.")
             unknown += more
         prefix, customer, typed = "data.", "subject", True
     else:
-        top, unknown = _pick(members, _FLAT, (), problems)
+        top, unknown = _pick(members, (*_FLAT, *fields), (), problems)
         own, prefix, customer, typed = top, "", "customer", top.get("type") is not None
-    if typed and (type(top.get("type")) is not str or top["type"] != "llm.usage"):
+    if typed and kind != CORRECTION and (type(top.get("type")) is not str or top["type"] != "llm.usage"):
         found = show(top["type"]) if "type" in top else "missing"
         problems.append((RejectReason.UNSUPPORTED_TYPE, f'type: {found}, not "llm.usage"'))
     reasons = RejectReason
@@ -176,11 +189,88 @@ def _read_event(members: Members, limits: Limits, now_us: int) -> Outcome:
         *[_text(own, name, prefix, None, reasons.INVALID_DIMENSION, limits, problems) for name in DIMENSIONS[1:]],
     ]
     time_us = read_time(top.get("time"), limits, now_us, problems)
-    usage = _usage(own.get("usage"), prefix, limits, problems)
+    usage = _usage(own.get("usage"), prefix, limits, problems, signed=kind == CORRECTION)
+    amends = _amends(kind, own, prefix, usage, time_us, limits, problems) if kind else ""
     if problems:
         reason, detail = min(problems, key=lambda problem: problem[0])
         return Outcome(None, reason, detail, unknown)
-    return Outcome(Event(identity, time_us, texts, usage), None, "", unknown)
+    return Outcome(Event(identity, time_us, texts, usage, kind, amends), None, "", unknown)
+
+
+# --- corrections ---------------------------------------------------------------------------------------
+
+
+def _amends(
+    kind: str,
+    own: dict[str, object],
+    prefix: str,
+    usage: list[tuple[str, int]],
+    time_us: int,
+    limits: Limits,
+    problems: Problems,
+) -> str:
+    """Why a bill changes later, as `batches.Amends` has it."""
+    reasons = (RejectReason.CORRECTION_WITHOUT_REASON, RejectReason.CORRECTION_WITHOUT_AUTHOR)
+    said: dict[str, object] = {
+        name: _text(own, name, prefix, reason, reason, limits, problems)
+        for name, reason in zip(("reason", "author"), reasons, strict=True)
+    }
+    if kind == CORRECTION:
+        said["corrects"] = _corrects(own.get("corrects"), f"{prefix}corrects", usage, time_us, limits, problems)
+    return amends_text(kind, said)
+
+
+def _corrects(
+    value: object, field: str, usage: list[tuple[str, int]], time_us: int, limits: Limits, problems: Problems
+) -> dict[str, object]:
+    """What a correction names: an event by its source and id, or a window by its start and grain."""
+    if not isinstance(value, Members):
+        found = "missing" if value is None else f"{show(value)} is not an object"
+        problems.append((RejectReason.CORRECTION_OF_NOTHING, f"{field}: {found}"))
+        return {}
+    picked, _ = _pick(value, ("source", "id", "usage", "window_start", "grain"), (), problems, f"{field}.")
+    invalid = RejectReason.INVALID_CORRECTION
+    if not any(usage_of for _, usage_of in usage):
+        problems.append((invalid, f"{field}: every quantity of the correction is 0"))
+    named = {"source", "id", "usage"} & picked.keys()
+    if bool(named) == bool({"window_start", "grain"} & picked.keys()):
+        found = "an event and a window" if named else "neither an event nor a window"
+        problems.append((RejectReason.CORRECTION_OF_NOTHING, f"{field}: names {found}"))
+        return {}
+    if named:
+        return _event_named(picked, f"{field}.", dict(usage), limits, problems)
+    start_problems: Problems = []
+    start_us = read_time(picked.get("window_start"), limits, time_us, start_problems)
+    grain = picked.get("grain")
+    if start_problems or type(grain) is not str or not starts_window(grain, start_us, time_us):
+        window = f"{show(grain)} from {show(picked.get('window_start'))}"
+        problems.append((invalid, f"{field}: {window} is no window that the correction's time is in"))
+    return {"window_start": picked.get("window_start"), "grain": grain}
+
+
+def _event_named(
+    picked: dict[str, object], prefix: str, usage: dict[str, int], limits: Limits, problems: Problems
+) -> dict[str, object]:
+    nothing, invalid = RejectReason.CORRECTION_OF_NOTHING, RejectReason.INVALID_CORRECTION
+    found: dict[str, object] = {
+        "source": _text(picked, "source", prefix, None, invalid, limits, problems),
+        "id": _text(picked, "id", prefix, nothing, invalid, limits, problems),
+    }
+    if "usage" not in picked:
+        return found
+    before = dict(_usage(picked["usage"], prefix, limits, problems))
+    after = usage_before_and_after(usage, before)[1]
+    for meter, quantity in after.items():
+        if not 0 <= quantity <= limits.quantity_max:
+            detail = f"{prefix}usage.{meter}: {before.get(meter, 0)} and {usage.get(meter, 0)} make {quantity}"
+            problems.append((invalid, detail))
+    if len(after) > limits.meters_per_event_max:
+        detail = f"{prefix}usage: {len(after)} meters with those corrected; the limit is {limits.meters_per_event_max}"
+        problems.append((RejectReason.TOO_MANY_METERS, detail))
+    return found | {"usage": before}
+
+
+# --- fields --------------------------------------------------------------------------------------------
 
 
 def _pick(
@@ -270,7 +360,10 @@ def _instant_us(match: re.Match[str]) -> int | None:
 _DAYS_TO_1970 = 1970 * 365 + 1969 // 4 - 1969 // 100 + 1969 // 400
 
 
-def _usage(value: object, prefix: str, limits: Limits, problems: Problems) -> list[tuple[str, int]]:
+def _usage(
+    value: object, prefix: str, limits: Limits, problems: Problems, *, signed: bool = False
+) -> list[tuple[str, int]]:
+    """The meters and quantities; `signed`: differences, and requests can be taken away."""
     if not isinstance(value, Members) or not value:
         found = "missing" if value is None else "empty" if isinstance(value, Members) else f"{show(value)}"
         problems.append((RejectReason.MISSING_METER, f"{prefix}usage: {found}"))
@@ -287,9 +380,11 @@ def _usage(value: object, prefix: str, limits: Limits, problems: Problems) -> li
         field = f"{prefix}usage.{meter if len(meter) <= 64 else meter[:61] + '...'}"
         if meter in usage:
             problems.append((RejectReason.DUPLICATE_FIELD, f"{field} stands twice"))
-        if not is_meter_name(meter):
+        if not is_meter_name(meter) and not (signed and meter == REQUESTS):
             problems.append((RejectReason.INVALID_METER_NAME, f"{field} is not a meter's name"))
-        usage[meter] = _quantity(quantity, field, limits, problems)
+        usage[meter] = _quantity(quantity, field, limits, problems, signed)
+        if meter == REQUESTS and usage[meter] > 0:
+            problems.append((RejectReason.INVALID_CORRECTION, f"{field}: requests can only be taken away"))
     return list(usage.items())
 
 
@@ -298,14 +393,18 @@ def is_meter_name(name: str) -> bool:
     return _METER.fullmatch(name) is not None and name != REQUESTS
 
 
-def _quantity(value: object, field: str, limits: Limits, problems: Problems) -> int:
+def _quantity(value: object, field: str, limits: Limits, problems: Problems, signed: bool) -> int:
+    sign = 1
     if isinstance(value, Integer):
         if value.startswith("-") and value != "-0":
-            problems.append((RejectReason.NEGATIVE_QUANTITY, f"{field}: {show(value)} is negative"))
-            return 0
+            sign = -1
+            if not signed:
+                problems.append((RejectReason.NEGATIVE_QUANTITY, f"{field}: {show(value)} is negative"))
+                return 0
         digits = value.lstrip("-")
-    elif type(value) is str and value.isascii() and value.isdigit():
-        digits = value
+    elif type(value) is str and value.isascii() and value.removeprefix("-" if signed else "").isdigit():
+        sign = -1 if value.startswith("-") else 1
+        digits = value.removeprefix("-")
     else:
         problems.append((RejectReason.INVALID_QUANTITY, f"{field}: {show(value)} is not an integer"))
         return 0
@@ -314,4 +413,4 @@ def _quantity(value: object, field: str, limits: Limits, problems: Problems) -> 
     if len(digits) > 19 or int(digits) > limits.quantity_max:
         problems.append((RejectReason.QUANTITY_TOO_LARGE, f"{field}: {show(value)} is above {limits.quantity_max}"))
         return 0
-    return int(digits)
+    return sign * int(digits)

@@ -76,7 +76,7 @@ class Deduplicator:
     def judge(self, routed: Routed) -> Judged:
         """Judges a batch and remembers its new events."""
         times = routed.events.column("event_time_us")
-        verdicts = self._fingerprints.judge(routed.identity, times, routed.rows, routed.count)
+        verdicts = self._fingerprints.judge(routed.identity, times, routed.rows, routed.count, admitted=routed.admitted)
         self._learnt += verdicts.accepted_count
         if self._learnt >= self.append_records:
             self._append()

@@ -10,6 +10,7 @@ called `meter/per` from here to the store, whose views divide (docs/decisions/01
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from ..prices.price import Schedule
 from ..prices.rules import Node, Rule, Switch
 from ..prices.zones import week_of
 from ..schema import EVENTS, REQUESTS
+from .amend import CORRECTION, befores_and_afters, negated, without_requests
 from .deduplicate import Judged
 
 _CLASSED = ("customer", "model", "region", "service_tier")
@@ -36,7 +38,16 @@ class Rated:
     amounts: Amounts
     events: pa.RecordBatch
     """The judged events, with the meters under the names that tell the unit of each amount: `meter` for 10^-15
-    currency units, `meter/per` for 10^-15 / per."""
+    currency units, `meter/per` for 10^-15 / per. Of corrections: what comes in the place of what is taken away."""
+    taken: "Taken | None" = None
+    """Of corrections: what is taken away."""
+
+
+class Taken(NamedTuple):
+    """Usage and amounts below 0, row by row of the batch that they are taken away by."""
+
+    events: pa.RecordBatch
+    amounts: Amounts
 
 
 class Rater:
@@ -63,8 +74,25 @@ class Rater:
 
     def rate(self, judged: Judged) -> Rated:
         """Rates the accepted rows by the price in force at each event's time. Raises OverflowStop, ConfigError."""
+        amends = judged.routed.amends
+        if amends is not None and amends.kind == CORRECTION:
+            return self._rate_corrections(judged)
         amounts, events = self.amounts(judged.routed.events, *judged.accepted)
         return Rated(judged, amounts, events)
+
+    def _rate_corrections(self, judged: Judged) -> Rated:
+        """What each correction puts in the place of what, both as events of its time; neither is a request."""
+        amends = judged.routed.amends
+        assert amends is not None  # the caller looked
+        befores, afters = befores_and_afters(judged.routed.events, amends)
+        taken, taken_events = self.amounts(befores, None, befores.num_rows)
+        put, put_events = self.amounts(afters, *judged.accepted)
+        return Rated(
+            judged,
+            without_requests(put),
+            put_events,
+            Taken(*negated(taken_events, without_requests(taken))),
+        )
 
     def amounts(self, events: pa.RecordBatch, rows: Rows, count: int) -> tuple[Amounts, pa.RecordBatch]:
         """The amounts of the selected rows, and the events with the meters under the names that tell their units."""

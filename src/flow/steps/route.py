@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from ..errors import BalanceError
 from ..kernels import Identity, Rows, identify, split_by_shard
-from .batches import Decoded, Messages, Rejects, no_events
+from .amend import identify_amending, picked_amends
+from .batches import Amends, Decoded, Messages, Rejects, no_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Routed:
     unknown_fields: int = 0
     messages: Messages | None = None
     """With it, `source_positions` says where the events come from."""
+    amends: Amends | None = None
+    """A text for each of `events`."""
+    admitted: bool = False
+    """Whether events are accepted though they are older than the horizon."""
 
     @property
     def read(self) -> int:
@@ -50,7 +55,13 @@ class Routed:
             wide = pa.Array.from_buffers(pa.binary(16), self.events.num_rows, [None, buffer])
             return wide.take(picked).buffers()[1]
 
-        return replace(self, events=self.events.take(picked), identity=Identity(*map(of, self.identity)), rows=None)
+        return replace(
+            self,
+            events=self.events.take(picked),
+            identity=Identity(*map(of, self.identity)),
+            rows=None,
+            amends=picked_amends(self.amends, picked),
+        )
 
 
 def shard_name(number: int) -> str:
@@ -60,11 +71,20 @@ def shard_name(number: int) -> str:
 
 def identified(decoded: Decoded) -> Decoded:
     """The same with the identity of its events, which `route` then needs not compute."""
-    return replace(decoded, identity=identify(decoded.events))
+    identity = identify_amending(decoded.events, decoded.amends)
+    return replace(decoded, identity=identity, apart=tuple(map(identified, decoded.apart)))
 
 
 def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
-    """One `Routed` for each shard that the batch has anything for. Raises BalanceError if decode lost an event."""
+    """For each part of a batch one `Routed` for each shard that it has anything for.
+
+    Raises BalanceError if decode lost an event.
+    """
+    for part in decoded.parts:
+        yield from _route(part, shards)
+
+
+def _route(decoded: Decoded, shards: int) -> Iterator[Routed]:
     events, rejected = decoded.events, decoded.rejected
     if decoded.read != events.num_rows + rejected.num_rows:
         raise BalanceError(
@@ -73,7 +93,7 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
         )
     if not decoded.read:
         return
-    identity = decoded.identity or identify(events)
+    identity = decoded.identity or identify_amending(events, decoded.amends)
     home = zlib.crc32(_first_position(decoded).encode()) % shards
     if shards == 1:
         yield Routed(
@@ -86,6 +106,8 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
             rejected,
             decoded.unknown_fields,
             decoded.messages,
+            decoded.amends,
+            decoded.admitted,
         )
         return
     for number, (rows, count) in enumerate(split_by_shard(identity.fingerprint, shards)):
@@ -101,6 +123,8 @@ def route(decoded: Decoded, shards: int) -> Iterator[Routed]:
                 rejected if at_home else rejected.slice(0, 0),
                 decoded.unknown_fields if at_home else 0,
                 decoded.messages,
+                decoded.amends,
+                decoded.admitted,
             )
 
 

@@ -93,6 +93,7 @@ CORRECTIONS = _schema(
     book_before=pa.string(),
     book_after=pa.string(),
     created=_INSTANT,
+    corrects=pa.string(),
 )
 
 INBOX_EVENTS = _schema(

@@ -1,8 +1,8 @@
 """What a reconciliation asks of the store: events and digests by window, and quantities.
 
 An event has one row of storage whose first slot is `requests`, and others if it has more meters than fit: only the
-first kind is counted here. Re-ratings and corrections are rows without events and with digest 0, so that they are in no
-bucket; what corrections have added to quantities is taken away again.
+first kind is counted here. Re-ratings are rows without events and with digest 0, so that they are in no bucket. A
+correction is no event and has a digest; what it has added to quantities is taken away again.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,8 @@ def usage_buckets(
         f"SELECT customer, toUInt32(start) AS start, events, {', '.join(words)} FROM ("
         f"SELECT customer, {_STARTS[grain]} AS start, sum(stored.events) AS events, sum(stored.digest) AS digest, "
         f"sum(toUInt128(stored.digest * {minute})) AS moment "
-        f"FROM rollup_minute AS stored WHERE {_WITHIN} AND {_FIRST_SLOT} GROUP BY customer, start) WHERE events != 0",
+        f"FROM rollup_minute AS stored WHERE {_WITHIN} AND {_FIRST_SLOT} GROUP BY customer, start) "
+        "WHERE events != 0 OR digest != 0",
         _parameters(from_s, before_s, customers),
     )
 
