@@ -27,7 +27,7 @@ COMMANDS = (
     "doctor",
 )
 """In the order in which help shows them; each is a function in the module of its name."""
-GROUPS = ("prices", "plan", "rejected")
+GROUPS = ("prices", "plan", "rejected", "conflicts")
 """Commands with commands of their own: a Typer in the module of its name."""
 
 
