@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StateError
 from ..schema import DIMENSIONS, LEDGER
-from .ledger import ledger_files, unsealed_files
+from .ledger import is_ledger, ledger_files, unsealed_files
 
 EventIdentity = tuple[str, str]
 """`source` and `id`."""
@@ -40,6 +40,8 @@ class LedgerEvent:
     source_position: str
     file: Path
     """The file of the ledger that has it."""
+    amends: str = ""
+    """JSON of what it says besides, if it is a correction or was billed late."""
 
 
 def find_events(
@@ -95,7 +97,7 @@ def _groups(path: Path) -> Iterator[_Group]:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
-    if metadata.schema.to_arrow_schema().names != LEDGER.names:
+    if not is_ledger(metadata.schema.to_arrow_schema()):
         raise StateError(f"{path}: its columns are not those of a ledger; restore it from a backup")
     for number in range(metadata.num_row_groups):
         times = metadata.row_group(number).column(LEDGER.names.index("time")).statistics
@@ -159,6 +161,7 @@ def _event(row: dict[str, Any], path: Path) -> LedgerEvent:
         dict(row["usage"]),
         row["source_position"],
         path,
+        row.get("amends") or "",
     )
 
 

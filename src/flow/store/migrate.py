@@ -98,6 +98,8 @@ def _steps() -> dict[int, list[str]]:
     for file in resources.files(__package__).joinpath("ddl").iterdir():
         match = _FILE_NAME.fullmatch(file.name)
         if match:
+            if int(match[1]) in steps:
+                raise ValueError(f"ddl/{file.name}: another file has this number")
             sql = "\n".join(line for line in file.read_text("utf-8").splitlines() if not line.startswith("--"))
             steps[int(match[1])] = [part.strip() for part in sql.split(";\n") if part.strip(" \n;")]
     return steps
