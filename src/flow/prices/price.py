@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
@@ -152,7 +153,10 @@ def named_by(meter: str | None, selector: Selector) -> frozenset[str]:
 @lru_cache(maxsize=1 << 16)
 def rate_femto(price: str, per: int) -> Fraction:
     """price / per in 10^-15 currency units, exact."""
-    return Fraction(price) * FEMTO / per
+    units, of = Decimal(
+        price
+    ).as_integer_ratio()  # whatever the number of digits; many times as fast as Fraction(price)
+    return Fraction(units * FEMTO, of * per)
 
 
 def narrowness(selector: Selector) -> int:

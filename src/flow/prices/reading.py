@@ -8,7 +8,7 @@ from fractions import Fraction
 import yaml
 
 from ..schema import REQUESTS
-from ..yaml_nodes import Problems, compose, fields, line_of, shown
+from ..yaml_nodes import Problems, collector_paused, compose, fields, line_of, shown
 from .examples import Example, read_examples
 from .price import Adjustment, Price
 from .rows import RowReader
@@ -54,6 +54,11 @@ def read_prices(text: str, name: str, quantity_max: int) -> Contents:
 
     quantity_max: the largest quantity of one event; a rate that overflows 128 bits with it is refused.
     """
+    with collector_paused():
+        return _read(text, name, quantity_max)
+
+
+def _read(text: str, name: str, quantity_max: int) -> Contents:
     problems = Problems(name)
     root = compose(text, name)
     found = fields(root, (), problems, BOOK_KEYS)

@@ -135,10 +135,11 @@ class RowReader:
             told = "is negative; what is paid back says credit: true" if not credit else 'is no credit; write "-0.10"'
             place.problem("price", told)
             return None
-        if Fraction(price) == 0:
+        of = 1 if started else per
+        if rate_femto(price, of) == 0:
             place.problem("price", "is 0; if that is meant, say so: free: true")
             return None
-        return price if self._on_grid(place, price, 1 if started else per) else None
+        return price if self._on_grid(place, price, of) else None
 
     def _on_grid(self, place: Place, price: str, per: int) -> bool:
         """Whether the rate is exact: on the grid of 10^-15, or a fraction without a finite decimal, which is kept."""

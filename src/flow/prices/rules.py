@@ -78,7 +78,9 @@ def rule_of(price: Price) -> Rule:
         for m in price.multipliers
     ]
     return Rule(
-        tuple(rate * math.prod(chosen) for chosen in itertools.product(*factors) for rate in tiers),
+        tuple(rate * math.prod(chosen) for chosen in itertools.product(*factors) for rate in tiers)
+        if factors
+        else tuple(tiers),
         tuple(tier.above for tier in price.tiers),
         price.context if price.tiers else (),
         price.part,

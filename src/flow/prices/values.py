@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
+from functools import lru_cache
 
 import yaml
 
@@ -29,6 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT_MAX = datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC)  # the last second that DateTime can hold
 
 
+@lru_cache(maxsize=4096)
 def parse_instant_us(text: str) -> int:
     """Microseconds since 1970 of an instant with a UTC offset. Raises ValueError with what is wrong."""
     match = _INSTANT.fullmatch(text)
