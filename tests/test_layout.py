@@ -62,10 +62,11 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "numpy pyarrow",
     ),
     "quarantine": ("errors faults schema config prices state steps store job", "pyarrow"),
+    "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
-        "verify effect rerate reconcile quarantine",
+        "verify effect rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

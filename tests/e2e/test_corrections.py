@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from flow.amending.correcting import Asked as Wanted
+from flow.amending.correcting import EventNamed, correct
+from flow.cli.app import make_app
+from flow.errors import ConfigError
 from flow.oracle.rollup import Rates, Rollup
 from flow.prices.book import parse_price_book
 from flow.reconcile.asked import Scope as Everything
@@ -17,6 +22,7 @@ from flow.reconcile.reconciling import reconcile
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Source, rerate
 from flow.schema import DIMENSIONS
+from flow.state.inbox import Inbox
 from flow.verify import verify
 
 from .harness import Event, Pipeline, Views, balance, event, flat
@@ -230,3 +236,60 @@ def test_a_log_agrees_only_with_them(corrected: Pipeline) -> None:
     assert with_them.agrees
     assert without.passes and not without.agrees  # quantities are held against each other without them
     assert {(one.kind, one.id) for one in without.events} == {(Kind.ONLY_HERE, said["id"]) for said in CORRECTIONS}
+
+
+def test_the_command_makes_one_of_what_the_ledger_says(pipeline: Pipeline) -> None:
+    """Each in its turn: what is before includes the corrections so far, also those that no run has read yet."""
+    pipeline.prices = PRICES
+    pipeline.write("1.ndjson", EVENTS)
+    pipeline.run(dedup={"horizon": "1h"})
+    app, by = make_app(["correct", "sql"]), ["--author", "ana", "--reason", "ticket 7"]
+
+    def correct(*arguments: str, exit_code: int = 0) -> dict[str, Any]:
+        done = CliRunner().invoke(
+            app, ["correct", *arguments, *by, "-c", str(pipeline.config_path), "--format", "json"]
+        )
+        assert done.exit_code == exit_code, done.output
+        return json.loads(done.stdout) if not exit_code else {"error": done.exception}
+
+    def of(n: int) -> list[str]:
+        return ["--event", EVENTS[n]["source"], EVENTS[n]["id"]]
+
+    would = correct(*of(0), "--to", "input_tokens=200", "--dry-run")
+    assert (would["file"], Inbox(pipeline.folder / "state").names()) == (None, [])
+    assert [(row["meter"], row["quantity"], row["amount"]) for row in would["changes"]] == [
+        ("cached_input_tokens", "0", "-0.00006"),
+        ("input_tokens", "-500", "-0.0012"),
+    ]
+    done = correct(*of(0), "--to", "input_tokens=200")
+    assert done["changes"] == would["changes"]
+    assert correct(*of(0), "--to", "input_tokens=200") == done | {"there_before": True}
+    correct(*of(1), "--to", "input_tokens=1900", "--to", "pages=15")
+    assert "what it says already" in str(correct(*of(0), "--to", "cached_input_tokens=600", exit_code=1)["error"])
+    correct(*of(2), "--by", "input_tokens=-10")
+    correct(*of(2), "--void")  # of what is left
+    again = correct(*of(2), "--by", "cached_input_tokens=5", exit_code=1)["error"]
+    assert "taken back already" in str(again)
+    window = ["--window", "2026-03-01T12:00:00Z", "--customer", "yen", "--model", "thirds", "--project", "search"]
+    window += ["--feature", "chat", "--region", "eu-west-1", "--service-tier", "standard"]
+    correct(*window, "--by", "input_tokens=-4")
+    correct(*of(4), "--by", "input_tokens=5", "--by", "odd_units=-3")
+    pipeline.write("2.ndjson", [event(99, "2026-03-09T00:00:00Z", usage={"pages": 0})])  # all of them are late now
+    assert pipeline.run().balance == balance(accepted=13)
+    pages = event(99, "2026-03-09T00:00:00Z", usage={"pages": 0})
+    assert numbers(pipeline.views()) == numbers(truth_of([*MENDED, pages], [], PRICES))
+    assert verify(pipeline.config()).difference_count == 0
+    assert "a correction itself" in str(
+        correct("--event", "tallyflow correct", done["correction"]["id"], "--void", exit_code=1)["error"]
+    )
+
+
+def test_the_command_says_all_that_is_missing(pipeline: Pipeline) -> None:
+    asked = Wanted(EventNamed("s", "1"), {}, {}, False, "", " ")
+    with pytest.raises(ConfigError) as refused:
+        correct(pipeline.config(), asked, 0)
+    assert refused.value.errors == [
+        "--author: is missing",
+        "--reason: is missing",
+        "correct: give one of --to METER=N, --by METER=N and --void",
+    ]

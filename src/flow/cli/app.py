@@ -20,6 +20,7 @@ COMMANDS = (
     "reconcile",
     "unpriced",
     "rerate",
+    "correct",
     "generate",
     "trace",
     "adapt",

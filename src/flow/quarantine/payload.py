@@ -85,7 +85,7 @@ def check(payload: bytes, gate: Gate, now_us: int) -> Checked:
     if b"\n" in line:
         return Checked(None, RejectReason.INVALID_JSON.name, "it has more than one line; an event stands on one")
     decoded = gate.decoded(line, now_us)
-    if decoded.events.num_rows:
+    if any(part.events.num_rows for part in decoded.parts):  # a correction is apart
         return Checked(line)
     (rejected,) = decoded.rejected.to_pylist()
     return Checked(None, rejected["reason"], rejected["detail"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from math import floor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,8 @@ from ..schema import EVENTS, LEDGER, PER_OF_ALL, REQUESTS, meter_and_per
 from .batches import Amends
 from .wide import halves
 
-CORRECTION = "correction"
-LATE = "late"
+CORRECTION: Literal["correction"] = "correction"
+LATE: Literal["late"] = "late"
 
 Usage = dict[str, int]
 

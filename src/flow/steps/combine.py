@@ -75,7 +75,7 @@ class BlockBuilder:
         self.watermark_us = max(self.watermark_us, judged.watermark_us)
         rows, count = judged.accepted
         if count and routed.amends is not None:
-            self._changes += _changes(rated)
+            self._changes += changes_of(rated)
         if count and rated.taken is not None:
             self._corrections.add(rated)
         elif count:
@@ -287,7 +287,7 @@ def _meter_totals(combiner: Combiner, *, events_count: bool = True) -> MeterTota
     return totals
 
 
-def _changes(rated: Rated) -> list[Change]:
+def changes_of(rated: Rated) -> list[Change]:
     """Rows of the table `corrections` for the accepted rows."""
     routed = rated.judged.routed
     assert routed.amends is not None  # the caller looked
