@@ -33,6 +33,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "config_values": ("", "pydantic pydantic_core"),
     "config": ("errors yaml_nodes config_values", "pydantic pydantic_core yaml"),
     "logs": ("config", ""),
+    "anomalies": ("config", "numpy"),
     "prices": ("errors schema yaml_nodes", "yaml"),
     "plans": ("errors rounding yaml_nodes", "yaml"),
     "state": ("errors faults schema", "isal pyarrow"),
@@ -42,7 +43,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "generate": ("errors schema", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),
-    "steps": ("errors faults schema yaml_nodes prices state kernels", "bytewax numpy pyarrow"),
+    "steps": ("errors faults schema yaml_nodes config anomalies prices state kernels", "bytewax numpy pyarrow"),
     "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
@@ -74,6 +75,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
 }
 
 NO_FLOAT_ROOMS = (
+    "anomalies",
     "schema",
     "rounding",
     "prices",

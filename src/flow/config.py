@@ -303,6 +303,35 @@ class Traces(_Model):
     """An OTLP/HTTP collector, for example http://collector:4318/v1/traces."""
 
 
+Factor = Annotated[int, count(2, 10**6)]
+
+
+class Anomalies(_Model):
+    """What is flagged for a person to look at, and never held up: docs/anomalies.md."""
+
+    enabled: bool = True
+    grace_us: Annotated[int, duration("0s", "24h")] = Field(alias="grace", default=600_000_000)
+    """How far behind the watermark an event still counts for its hour here; billing knows no such limit."""
+    events_min: Annotated[int, count(1, 10**9)] = 20
+    """Fewer events in an hour, in the eyes of one writer, are not judged."""
+    spike_factor: Factor = 20
+    """A customer's hour, or a source's, against its usual one."""
+    peak_factor: Factor = 4
+    """The same against the highest of its last 24."""
+    silence_hours: Annotated[int, count(1, 168)] = 3
+    """How long a customer or source with use in each of 24 hours in a row must be gone."""
+    new_factor: Annotated[int, count(1, 10**6)] = 2
+    """An hour of a model that is new to a customer, against the usual hour of all its models."""
+    share_factor: Factor = 5
+    """A share of duplicate, rejected or unpriced events against the usual one."""
+    loop_factor: Factor = 8
+    """Requests of one size from one project, against its usual hour."""
+    price_factor: Factor = 4
+    """Price per unit of a model, in either direction."""
+    tracked_max: Annotated[int, count(1, 10**6)] = 10_000
+    """Customers, sources, projects and models that one writer watches, each."""
+
+
 class Config(_Model):
     """Everything a run is told."""
 
@@ -323,6 +352,7 @@ class Config(_Model):
     log: Log = Log()
     traces: Traces | None = None
     """None: no spans are made."""
+    anomalies: Anomalies = Anomalies()
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -466,6 +496,7 @@ def _keys(loc: Steps) -> list[str]:
         ("metrics",): Metrics,
         ("log",): Log,
         ("traces",): Traces,
+        ("anomalies",): Anomalies,
     }
     models |= {("source", kind): model for kind, model in SOURCES.items()}
     fields = models.get(loc[:-1], Config).model_fields

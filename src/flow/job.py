@@ -35,6 +35,7 @@ from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, identified, route, route_heartbeat
 from .steps.watch_prices import PriceWatch, UsedVersions
+from .steps.watch_usage import UsageWatch
 
 FLOW_ID = "tallyflow"
 LEARN_US = 10_000_000
@@ -187,6 +188,7 @@ class Job:
             self.publisher,
             self.clock,
             self.last_blocks.get(name, 0),
+            UsageWatch(self.book.currency, config.anomalies) if config.anomalies.enabled else None,
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING
 
+from flow.config import Anomalies
 from flow.errors import RefusedStart, RejectReason
 from flow.faults import point
 from flow.sinks.outbox import Outbox
@@ -29,6 +30,7 @@ from flow.steps.decode import decode
 from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, MakeDeduplicator
 from flow.steps.rate import Rated, Rater
 from flow.steps.route import Routed, route, route_heartbeat
+from flow.steps.watch_usage import UsageWatch
 from flow.store.client import StoreUnavailable
 
 from .history import Batch
@@ -144,7 +146,7 @@ class Process:
             folder = self._world.disk.root / LEDGER_FOLDER
             ledger = LedgerWriter(folder, self._lineage, name, options.ledger_file_bytes)
         writer = Writer(self._lineage, name, "USD", outbox, ledger, self._publisher, self._world.clock)
-        writer._builder = BlockBuilder("USD", options.rows_per_table_max)
+        writer._builder = BlockBuilder("USD", options.rows_per_table_max, UsageWatch("USD", Anomalies()))
         return writer
 
     # -- one step

@@ -20,6 +20,7 @@ from ..steps.batches import source_positions
 from ..steps.combine import BlockBuilder, MeterTotals, add_totals
 from ..steps.rate import Rated
 from ..steps.route import Routed
+from ..steps.watch_usage import UsageWatch
 from .outbox import Block, Outbox
 from .publisher import Publisher
 
@@ -39,11 +40,13 @@ class Writer:
         publisher: Publisher,
         clock: Callable[[], int],
         block_in_store: int | None = None,
+        anomalies: UsageWatch | None = None,
     ) -> None:
-        """`block_in_store` is the last block that the store has of this writer, None if that is not known."""
+        """`block_in_store` is the last block that the store has of this writer, None if that is not known; `anomalies`
+        finds what is out of line, None if nothing is looked for."""
         self._lineage = lineage
         self._writer = writer
-        self._builder = BlockBuilder(currency)
+        self._builder = BlockBuilder(currency, anomalies=anomalies)
         self._outbox = outbox
         self._ledger = ledger
         self._publisher = publisher
@@ -82,6 +85,8 @@ class Writer:
         self.amount_femto = manifest["amount_femto"] if manifest else 0
         # A snapshot of an older version has none; its first block then says that it is not known.
         self._builder.resume(manifest.get("watermark_us", -1) if manifest else -1)
+        if self._builder.anomalies is not None and manifest and manifest.get("anomalies"):
+            self._builder.anomalies.load(manifest["anomalies"])
         for block in self._outbox.resume(last, self._block_in_store):
             self._publisher.expect(block)
             self._publisher.submit(self._outbox, block)
@@ -122,6 +127,7 @@ class Writer:
             "quantity": self.quantity,
             "amount_femto": self.amount_femto,
             "watermark_us": self._builder.watermark_us,
+            "anomalies": self._builder.anomalies.dump() if self._builder.anomalies is not None else None,
             "ledger": ledger,
         }
 

@@ -20,6 +20,7 @@ from .batches import source_positions
 from .deduplicate import Judged
 from .inbox_rows import inbox_rows
 from .rate import Rated
+from .watch_usage import UsageWatch
 
 OUTCOMES = ("read", "accepted", "duplicate", "conflicting", "rejected", "late")
 
@@ -46,9 +47,11 @@ units, that of `meter/per` in 10^-15 / per."""
 class BlockBuilder:
     """Adds batches up until the block is cut."""
 
-    def __init__(self, currency: str, rows_per_table_max: int = 1_000_000) -> None:
+    def __init__(self, currency: str, rows_per_table_max: int = 1_000_000, anomalies: UsageWatch | None = None) -> None:
+        """`anomalies` finds what is out of line; None: nothing is looked for."""
         self._currency = currency
         self._rows_max = rows_per_table_max
+        self.anomalies = anomalies
         self._combiner = Combiner(currency)
         self._corrections = Corrections(currency)
         self._changes: list[Change] = []
@@ -94,6 +97,8 @@ class BlockBuilder:
             for row in _described(routed, _picked(judged.verdicts.late, judged.verdicts.late_count)):
                 self._late.append({**row, "watermark": watermark})
         self._inbox.extend(inbox_rows(judged))
+        if self.anomalies is not None:
+            self.anomalies.add(rated)
 
     def _count(self, judged: Judged) -> None:
         routed, verdicts = judged.routed, judged.verdicts
@@ -130,7 +135,7 @@ class BlockBuilder:
         self._combiner.cut()
         rollup, arrivals = Rollup(self._combiner, self._currency), Arrivals(self._began_us)
         for rows in rollup.files(False, self._rows_max):
-            yield "rollup_minute", TableRows(rows.schema, arrivals.watch(rows.batches))
+            yield "rollup_minute", TableRows(rows.schema, self._watched(arrivals.watch(rows.batches)))
         yield from (("rollup_day", rows) for rows in rollup.files(True, self._rows_max))
         yield from self._corrections.cut(self._rows_max)
         self.meters = _meter_totals(self._combiner)
@@ -147,10 +152,29 @@ class BlockBuilder:
         if self._changes:
             yield "corrections", table_rows(change_rows(self._changes, self._currency, seen_at))
         of_block = {"lineage": lineage, "writer": writer, "block": block}
+        if self.anomalies is not None:
+            yield from self._found(self.anomalies, {**of_block, "changed_at": seen_at})
         began = _instant(max(self._began_us, 0))
         yield from self._completeness(arrivals, {**of_block, "began": began, "seen_at": seen_at})
         counts = [{**of_block, "shard": shard, **counts} for shard, counts in sorted(self._counts.items())]
         yield "pipeline_balance", table_rows(pa.Table.from_pylist(counts))
+
+    def _watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if self.anomalies is not None:
+                self.anomalies.add_rows(batch)
+            yield batch
+
+    def _found(self, anomalies: UsageWatch, told: dict[str, Any]) -> Tables:
+        """What is out of line in the hours that have ended."""
+        late = anomalies.late()
+        if late is not None:
+            for rows in Rollup(late, self._currency).files(False, self._rows_max):
+                for batch in rows.batches:
+                    anomalies.add_rows(batch, -1)
+        found = anomalies.close()
+        if found:
+            yield "anomalies", table_rows(pa.Table.from_pylist([{**row.as_row(), **told} for row in found]))
 
     def _completeness(self, arrivals: Arrivals, told: dict[str, Any]) -> Tables:
         """How far the block goes, and what it brings for hours that had ended."""

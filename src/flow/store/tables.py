@@ -148,6 +148,30 @@ REDRIVES = _schema(
     position=pa.uint64(),
 )
 
+ANOMALIES = _schema(
+    id=pa.string(),
+    kind=_TEXT,
+    customer=_TEXT,
+    project=_TEXT,
+    model=_TEXT,
+    source=_TEXT,
+    window_start=pa.uint32(),
+    unit=_TEXT,
+    seen=pa.decimal128(38, 15),
+    expected=pa.decimal128(38, 15),
+    low=pa.decimal128(38, 15),
+    high=pa.decimal128(38, 15),
+    score=pa.decimal128(18, 3),
+    rule=_TEXT,
+    status=_TEXT,
+    author=pa.string(),
+    note=pa.string(),
+    lineage=pa.string(),
+    writer=_TEXT,
+    block=pa.uint64(),
+    changed_at=_INSTANT,
+)
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
@@ -162,5 +186,6 @@ TABLES: dict[str, pa.Schema] = {
     "arrivals": ARRIVALS,
     "rejected_fixes": REJECTED_FIXES,
     "redrives": REDRIVES,
+    "anomalies": ANOMALIES,
     "lineages": LINEAGES,
 }
