@@ -51,6 +51,14 @@ prices:
 DEARER = PRICES.replace('"0.25"', '"0.35"').replace('"0.2"', '"0.3"') + (
     '  - {model: unlisted, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 1000, price: "1"}\n'
 )
+PLAIN = """
+currency: USD
+prices:
+  - {meter: requests, from: 2020-01-01T00:00:00Z, per: 1000, price: "3"}
+  - {meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 1_000_000, price: "2"}
+  - {model: thirds, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 7, price: "1"}
+  - {meter: pages, from: 2020-01-01T00:00:00Z, per: 1, price: "0.02"}
+"""
 
 
 def tiered(number: int, **usage: int) -> Event:
@@ -187,6 +195,24 @@ def test_the_ledger_has_them(corrected: Pipeline, tmp_path: Path) -> None:
     rerate(corrected.config(), Asked(scope, corrected.folder / "dearer.yaml", "ana", "raise", Source.LEDGER))
     assert corrected.views() == truth_of(EVENTS, CORRECTIONS, DEARER)
     assert verify(corrected.config()).difference_count == 0
+
+
+def test_rerated_they_are_what_the_new_book_makes_of_them(pipeline: Pipeline) -> None:
+    """given a minute in which corrections have taken away more than there was, and one without requests left
+    when all is re-rated, by other prices of requests too, from the rollups and back from the ledger
+    then the views are those of a run by that book"""
+    pipeline.prices = PRICES
+    elsewhere = correction(6, EVENTS[3], {"input_tokens": -2}, corrects=MONTH, time="2026-03-03T00:00:00Z")
+    pipeline.write("1.ndjson", EVENTS)
+    write_lines(pipeline.folder / "events" / "2.ndjson", [*CORRECTIONS, elsewhere])
+    pipeline.run()
+    scope = Scope(0, 86_400_000_000 * 30_000)
+    for book, source in ((PLAIN, Source.ROLLUPS), (PRICES, Source.LEDGER), (PLAIN, Source.LEDGER)):
+        (pipeline.folder / "next.yaml").write_text(book)
+        rerate(pipeline.config(), Asked(scope, pipeline.folder / "next.yaml", "ana", "another", source))
+        assert pipeline.views() == truth_of(EVENTS, [*CORRECTIONS, elsewhere], book)
+    assert verify(pipeline.config()).difference_count == 0
+    pipeline.run()
 
 
 MONTH = {"window_start": "2026-03-01T00:00:00Z", "grain": "month"}

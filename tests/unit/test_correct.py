@@ -172,11 +172,16 @@ def test_the_deltas_are_what_the_oracle_says(
     whole = expected(rows, (before, after))
     assert of_rows(cut["rollup_minute"]) == whole
     assert of_rows(cut["rollup_day"]) == without(whole, day=True, model=False)
-    corrections = corrector.corrections()
-    assert of_corrections(corrections) == without(whole, model=False)
-    assert corrections.amount_femto() == sum(sums[2] for sums in whole.values())
-    days = corrections.coarser(corrections.window_start_s - corrections.window_start_s % np.uint32(86_400))
-    assert of_corrections(days) == without(whole, day=True, model=False)
+    corrected = corrector.corrected()
+    assert of_corrections(corrected.minutes) == without(whole, model=False)
+    days = without(whole, day=True, model=False)
+    assert of_corrections(corrected.days) == days
+    start_s = corrected.minutes.window_start_s
+    assert of_corrections(corrected.minutes.coarser(start_s - start_s % np.uint32(86_400))) == days
+    assert corrected.minutes.amount_femto() == sum(sums[2] for sums in whole.values())
+    assert corrected.rollup_amount == sum(
+        int(row[f"a{slot}"].scaleb(15)) for table in cut["rollup_day"] for row in table.to_pylist() for slot in range(4)
+    )
     assert corrector.rows == 0
 
 

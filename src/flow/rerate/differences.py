@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from ..sinks.outbox import Outbox
 from ..steps.combine import Tables
-from ..steps.correct import Corrector
-from ..steps.corrections import Corrections, correction_rows
+from ..steps.correct import Corrected, Corrector
+from ..steps.corrections import correction_rows
 from ..store.queries.view_rows import exact_femto
 
 BLOCK_ROWS = 1 << 19
@@ -71,18 +71,21 @@ class Differences:
 
     def _tables(self, corrector: Corrector, book_before: str) -> Tables:
         yield from corrector.cut()
-        found = corrector.corrections()
+        found = corrector.corrected()
         self._add(found)
-        yield from correction_rows(found, {**self._said, "book_before": book_before})
+        yield from correction_rows(found.minutes, {**self._said, "book_before": book_before})
 
-    def _add(self, found: Corrections) -> None:
-        shown = _summable(found.coarser(_starts(found.window_start_s, self._grain)).table())
+    def _add(self, found: Corrected) -> None:
+        shown = found.days if self._grain in ("day", "month") else found.minutes
+        if self._grain in ("hour", "month"):
+            shown = shown.coarser(_starts(shown.window_start_s, self._grain))
+        table = _summable(shown.table())
         with self._lock:
-            self.amount_femto += found.amount_femto()
+            self.amount_femto += found.days.amount_femto()
             self.rollup_amount += found.rollup_amount
-            self.corrections += found.rows
-            self._found.append(shown)
-            self._rows += shown.num_rows
+            self.corrections += found.minutes.rows
+            self._found.append(table)
+            self._rows += table.num_rows
             if self._rows > _MERGE_ROWS:
                 self._found = [_added_up(pa.concat_tables(self._found))]
                 self._rows = 2 * self._found[0].num_rows - _MERGE_ROWS
@@ -120,11 +123,11 @@ def _added_up(found: pa.Table) -> pa.Table:
     return added.select([*_KEYS, *(f"{name}_sum" for name in _NUMBERS)]).rename_columns([*_KEYS, *_NUMBERS])
 
 
-def _starts(minutes: Any, grain: str) -> Any:
-    """The start, in seconds, of the window that each minute is in."""
+def _starts(starts_s: Any, grain: str) -> Any:
+    """The start, in seconds, of the hour or month that each smaller window is in."""
     if grain == "month":
-        return minutes.astype("datetime64[s]").astype("datetime64[M]").astype("datetime64[s]").astype(np.uint32)
-    return minutes - minutes % np.uint32({"minute": 60, "hour": 3600, "day": 86_400}[grain])
+        return starts_s.astype("datetime64[s]").astype("datetime64[M]").astype("datetime64[s]").astype(np.uint32)
+    return starts_s - starts_s % np.uint32(3600)
 
 
 def instant(time_us: int) -> datetime:

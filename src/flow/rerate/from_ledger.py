@@ -102,9 +102,12 @@ def _by_book(
         if rerate.customer is not None:
             touched &= _is(batch, rerate.customer)
         book = np.where(touched, digests.index(rerate.book), book)
-    for at in np.unique(book[wanted]):
+    for at in range(len(digests)):
         chosen = wanted & (book == at)
-        yield int(at), batch if chosen.all() else batch.filter(pa.array(chosen))
+        if chosen.all():
+            yield at, batch
+        elif chosen.any():
+            yield at, batch.filter(pa.array(chosen))
 
 
 def _is(batch: pa.RecordBatch, customer: str) -> Any:

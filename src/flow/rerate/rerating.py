@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
+from itertools import cycle
 from math import floor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -37,7 +38,7 @@ from ..state.rerates import Rerate, Rerates
 from ..steps.books import Books
 from ..steps.correct import Corrector, cost_of
 from ..steps.rate import Rater
-from ..store.client import connect
+from ..store.client import StoreClient, connect
 from ..store.fence import check_term
 from ..store.migrate import check_schema
 from ..store.queries.rerating import corrected_femto
@@ -50,6 +51,8 @@ from .from_ledger import events_near, files_of, last_files, rated_events
 from .from_rollups import minute_rows, obstacle, rows_in
 
 KIND = "rerate"
+PUBLISHERS = 2
+"""The store works at an insert with one thread, and blocks are as good in any order."""
 ROW_EVENTS = 16
 """Events of the ledger that are re-rated in the time that a row of the rollups takes (benchmarks/rerate.py)."""
 
@@ -127,7 +130,7 @@ def rerate(
         number, folder = rerates.prepare()
         point("rerate.begun")
         made = _described(config, asked, book, number, lineage)
-        outbox = Outbox(folder, lineage.id, made.name)
+        outbox = Outbox(folder, lineage.id, made.name, compression="lz4")
         said = {
             "id": made.name,
             "kind": KIND,
@@ -359,15 +362,24 @@ def _publish_unfinished(config: Config, directory: StateDirectory, claim: Claim)
 def _publish(config: Config, rerates: Rerates, made: Rerate, claim: Claim) -> None:
     """Publishes what the store has not taken yet, and checks that it has it all."""
     outbox = Outbox(rerates.folder(made.number), claim.lineage.id, made.name)
-    publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, claim.term))
-    for block in outbox.resume(made.blocks):
+    opening = threading.Lock()  # an embedded store is opened by one thread after the other
+
+    def open_next() -> StoreClient:
+        with opening:
+            return open_store(config)
+
+    publishers = [Publisher(open_next, lambda client: check_term(client, claim.term)) for _ in range(PUBLISHERS)]
+    for block, publisher in zip(outbox.resume(made.blocks), cycle(publishers)):
         publisher.expect(block)
         publisher.submit(outbox, block)
-    publisher.start()
+    for publisher in publishers:
+        publisher.start()
     try:
-        publisher.finish()
+        for publisher in publishers:
+            publisher.finish()
     except BaseException:
-        publisher.abandon()
+        for publisher in publishers:
+            publisher.abandon()
         raise
     with open_store(config) as client:
         found = corrected_femto(client, made.name)

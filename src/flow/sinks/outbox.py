@@ -14,6 +14,7 @@ import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -56,8 +57,10 @@ class Block:
 class Outbox:
     """The blocks of one writer."""
 
-    def __init__(self, folder: Path, lineage: str, writer: str) -> None:
+    def __init__(self, folder: Path, lineage: str, writer: str, compression: Literal["lz4"] | None = None) -> None:
+        """`compression`: of the files, for blocks that wait in large numbers, or have many zeros."""
         self.folder = folder
+        self._options = pa.ipc.IpcWriteOptions(compression=compression)
         self._lineage = lineage
         self._writer = writer
 
@@ -73,7 +76,7 @@ class Outbox:
         with ThreadPoolExecutor(1, "outbox") as thread:
             for n, (table, rows) in enumerate(tables):
                 name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
-                writing.append(_write_arrow(thread, self.folder / name, table, rows))
+                writing.append(_write_arrow(thread, self.folder / name, self._options, table, rows))
         files = [file.result() for file in writing]
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
@@ -173,13 +176,15 @@ class Outbox:
         self._begun(block.number).unlink(missing_ok=True)
 
 
-def _write_arrow(thread: ThreadPoolExecutor, path: Path, table: str, rows: TableRows) -> "Future[BlockFile]":
+def _write_arrow(
+    thread: ThreadPoolExecutor, path: Path, options: pa.ipc.IpcWriteOptions, table: str, rows: TableRows
+) -> "Future[BlockFile]":
     """Writes and syncs a file on a thread, while this one makes the next batch, and then the next file's first."""
     if table not in ROLLUPS:
         rows = _cast(rows, TABLES[table])
     elif rows.schema.names != ROLLUPS[table].names:
         raise ValueError(f"{table} has the columns {ROLLUPS[table].names}, not {rows.schema.names}")
-    file = thread.submit(_ArrowFile, path, rows.schema).result()
+    file = thread.submit(_ArrowFile, path, rows.schema, options).result()
     behind: Future[None] | None = None
     for batch in rows.batches:
         if behind is not None:
@@ -193,13 +198,13 @@ def _write_arrow(thread: ThreadPoolExecutor, path: Path, table: str, rows: Table
 class _ArrowFile:
     """An Arrow IPC file that is being written. Raises StateError."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, options: pa.ipc.IpcWriteOptions) -> None:
         self._path = path
         try:
             self._file = SummedFile(path)
         except OSError as error:
             raise explain(error, path, "write") from error
-        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), schema)
+        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), schema, options=options)
 
     def write(self, batch: pa.RecordBatch) -> None:
         try:

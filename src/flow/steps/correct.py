@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import OverflowStop
-from ..kernels import PER_SHIFT, Amounts, Combiner, identify, usage_lists
-from ..schema import DIMENSIONS, EVENTS
+from ..kernels import PER_SHIFT, Amounts, Combiner, Identity, identify, usage_lists
+from ..schema import EVENTS
 from .amend import without_events
 from .combine import Rollup, TableRows, Tables
 from .corrections import Corrections, CorrectionSums
@@ -53,102 +53,103 @@ def cost_from(events: pa.RecordBatch, amounts: Amounts, pers: Any) -> Cost:
     return Cost(halves(amounts.amounts, items), per_of_flag[flags], halves(amounts.requests, events.num_rows))
 
 
+class Corrected(NamedTuple):
+    """What a block adds up to."""
+
+    minutes: Corrections
+    days: Corrections
+    rollup_amount: int
+    """The sum of all amounts of its deltas, each in the unit that its meter's name in the rollups tells."""
+
+
 class Corrector:
     """The correction deltas of one block."""
 
     def __init__(self, currency: str) -> None:
         self._currency = currency
         self._combiner = Combiner(currency)
-        self._sums = CorrectionSums()
+        self._sums = {"rollup_minute": CorrectionSums(), "rollup_day": CorrectionSums()}
         self.rows = 0
         """Rows that were added since the block began: it has no more groups than that."""
 
     def add(self, events: pa.RecordBatch, before: Cost, after: Cost) -> None:
         """Adds what differs. Raises OverflowStop."""
-        quantity = events.column("usage").values.field("quantity").to_numpy()
+        offsets, identity = events.column("usage").offsets.to_numpy(), identify(events)
         amounts = _minus(after.amounts, before.amounts)
         requests = _minus(after.requests, before.requests)
         moved = before.per != after.per
-        if not moved.any():
-            self._take(events, is_not_zero(amounts), requests, np.zeros_like(quantity), amounts, after.per)
-            return
-        # A quantity of 0 costs nothing by any price, but may be a minute's in which corrections took all of it away.
-        moved &= (quantity != 0) | is_not_zero(before.amounts) | is_not_zero(after.amounts)
-        chosen = moved | ((before.per == after.per) & is_not_zero(amounts))
-        arriving = np.where(moved[:, None], after.amounts, amounts)
-        self._take(events, chosen, requests, np.where(moved, quantity, 0), arriving, after.per)
-        leaving = _minus(np.zeros_like(before.amounts), before.amounts)
-        self._take(events, moved, np.zeros_like(requests), -quantity, leaving, before.per)
+        if moved.any():
+            self._move(events, identity, before, after, moved)
+            amounts[moved] = 0
+        rows = _rows_with(is_not_zero(amounts), offsets) | is_not_zero(requests)
+        # With all items of its event, a delta has the key of what was billed first, and goes into one row with it.
+        nothing = np.zeros(len(amounts), np.int64)
+        self._take(events, identity, rows, Cost(amounts, after.per, requests), nothing)
 
-    def _take(
-        self, events: pa.RecordBatch, chosen: Any, requests: Any, quantities: Any, amounts: Any, per: Any
-    ) -> None:
-        """Puts the chosen items, and all requests that are not 0, into the combiner, as events of their rows."""
+    def _move(self, events: pa.RecordBatch, identity: Identity, before: Cost, after: Cost, moved: Any) -> None:
+        """Has quantities and amounts leave the slots where they were, and arrive in others."""
         usage = events.column("usage")
-        row_of_item = np.repeat(np.arange(events.num_rows), np.diff(usage.offsets.to_numpy()))
-        per_row = np.bincount(row_of_item[chosen], minlength=events.num_rows)
-        rows = np.flatnonzero((per_row > 0) | is_not_zero(requests))
-        if not len(rows):
-            return
-        offsets = np.zeros(len(rows) + 1, np.int32)
-        np.cumsum(per_row[rows], out=offsets[1:])
+        quantity = np.where(moved, usage.values.field("quantity").to_numpy(), 0)
+        arriving, old = (np.where(moved[:, None], cost.amounts, np.uint64(0)) for cost in (after, before))
+        leaving = _minus(np.zeros_like(old), old)
+        # Where corrections took all of a quantity away, there is nothing to move.
+        items = (quantity != 0) | is_not_zero(arriving) | is_not_zero(old)
+        rows, nothing = _rows_with(items, usage.offsets.to_numpy()), np.zeros_like(before.requests)
+        self._take(events, identity, rows, Cost(arriving, after.per, nothing), quantity)
+        self._take(events, identity, rows, Cost(leaving, before.per, nothing), -quantity)
+
+    def _take(self, events: pa.RecordBatch, identity: Identity, rows: Any, cost: Cost, quantity: Any) -> None:
+        """Puts some rows into the combiner, as events with these quantities and costs."""
+        selected = np.flatnonzero(rows).astype(np.uint32)
+        usage = events.column("usage")
         meter = usage.values.field("meter")
-        items = int(offsets[-1])
-        codes, names = _named_by_unit(meter.indices.to_numpy()[chosen], meter.dictionary, per[chosen])
-        picked = pa.array(rows)
-        columns = {
-            "id": pa.repeat(pa.scalar(""), len(rows)),
-            "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(rows), np.int32)), pa.array([""])),
-            "event_time_us": events.column("event_time_us").take(picked),
-            **{name: events.column(name).take(picked) for name in DIMENSIONS},
-            "usage": usage_lists(
-                len(rows),
-                pa.py_buffer(offsets),
-                pa.py_buffer(codes),
-                pa.py_buffer(np.ascontiguousarray(quantities[chosen])),
-                items,
-                names,
-            ),
-            "position": pa.array(np.zeros(len(rows), np.int64)),
-        }
-        deltas = pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
-        cost = Amounts(
-            pa.py_buffer(np.ascontiguousarray(amounts[chosen])),
-            pa.py_buffer(np.where(per[chosen] == UNPRICED, _FLAG_UNPRICED, 0).astype(np.uint8)),
-            pa.py_buffer(np.ascontiguousarray(requests[rows])),
+        codes, names = _named_by_unit(meter.indices.to_numpy(), meter.dictionary, cost.per)
+        changed = usage_lists(
+            events.num_rows, usage.buffers()[1], pa.py_buffer(codes), pa.py_buffer(quantity), len(codes), names
         )
-        self._combiner.add(deltas, identify(deltas), cost, None, len(rows))
-        self.rows += len(rows)
+        columns = [changed if name == "usage" else events.column(name) for name in EVENTS.names]
+        deltas = pa.RecordBatch.from_arrays(columns, schema=EVENTS)
+        flags = np.where(cost.per == UNPRICED, _FLAG_UNPRICED, 0).astype(np.uint8)
+        amounts = Amounts(*(pa.py_buffer(numbers) for numbers in (cost.amounts, flags, cost.requests)))
+        self._combiner.add(deltas, identity, amounts, pa.py_buffer(selected), len(selected))
+        self.rows += len(selected)
 
     def cut(self) -> Tables:
-        """The rows of the block for the rollups; behind them `corrections` tells them once more, and the next block
+        """The rows of the block for the rollups; behind them `corrected` tells them once more, and the next block
         begins. Raises OverflowStop."""
         self._combiner.cut()
         rollup = Rollup(self._combiner, self._currency)
         for table, day in (("rollup_minute", False), ("rollup_day", True)):
             for found in rollup.files(day, ROWS_PER_TABLE_MAX):
-                yield table, TableRows(found.schema, self._corrected(found, keep=not day))
+                yield table, TableRows(found.schema, self._corrected(table, found))
 
-    def _corrected(self, rows: TableRows, *, keep: bool) -> Iterator[pa.RecordBatch]:
+    def _corrected(self, table: str, rows: TableRows) -> Iterator[pa.RecordBatch]:
         for batch in rows.batches:
             corrected = without_events(batch)
-            if keep:
-                self._sums.add(corrected)
+            self._sums[table].add(corrected)
             yield corrected
 
-    def corrections(self) -> Corrections:
+    def corrected(self) -> Corrected:
         """What the block that was cut last adds up to."""
-        found = self._sums.cut()
+        rollup_amount = self._sums["rollup_day"].units()
+        minutes, days = (self._sums[table].cut() for table in ("rollup_minute", "rollup_day"))
         self._combiner.clear()
         self.rows = 0
-        return found
+        return Corrected(minutes, days, rollup_amount)
+
+
+def _rows_with(items: Any, offsets: Any) -> Any:
+    """Which rows have any of these items."""
+    before = np.zeros(len(items) + 1, np.int32)
+    np.cumsum(items, out=before[1:])
+    return before[offsets[1:]] != before[offsets[:-1]]
 
 
 def _named_by_unit(codes: Any, names: pa.Array, per: Any) -> tuple[Any, pa.Array]:
     """int32 codes of meters, and the names that they are for: `meter/per` where the unit is none of 10^-15."""
+    if (per <= 1).all():
+        return codes, names
     pers = [int(one) for one in np.unique(per) if one > 1]
-    if not pers:
-        return np.ascontiguousarray(codes), names
     place = np.where(per > 1, np.searchsorted(pers, per) + 1, 0).astype(np.int32)
     plain = names.to_pylist()
     all_names = [*plain, *(f"{name}/{one}" for one in pers for name in plain)]
@@ -157,8 +158,12 @@ def _named_by_unit(codes: Any, names: pa.Array, per: Any) -> tuple[Any, pa.Array
 
 def _minus(of: Any, less: Any) -> Any:
     """of - less, of 128-bit integers in halves. Raises OverflowStop."""
-    low = of[:, 0] - less[:, 0]
-    high = of[:, 1] - less[:, 1] - (of[:, 0] < less[:, 0])
-    if (((of[:, 1] ^ less[:, 1]) & (of[:, 1] ^ high)) >> np.uint64(63)).any():  # other signs, and not that of `of`
+    found = np.empty_like(of)
+    low, high = found[:, 0], found[:, 1]
+    np.subtract(of[:, 0], less[:, 0], out=low)
+    np.subtract(of[:, 1], less[:, 1], out=high)
+    high -= of[:, 0] < less[:, 0]
+    # It wrapped where the signs are others, and that of the result is not that of `of`.
+    if (((of[:, 1] ^ less[:, 1]) & (of[:, 1] ^ high)).view(np.int64) < 0).any():
         raise OverflowStop("rerate: a difference of amounts would not fit in 128 bits; look for an absurd price")
-    return np.stack([low, high], axis=1)
+    return found

@@ -5,19 +5,23 @@ An amount in the table is rounded down to 10^-15, and `amount_remainder` beside 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..errors import OverflowStop
 from ..kernels import SLOTS
 from ..schema import PER_OF_ALL, meter_and_per
 from .combine import TableRows, table_rows
-from .wide import as_halves, as_integers, halves, is_not_zero, sums_at, total
+from .wide import as_halves, as_integers, halves, is_not_zero, picked, sums_at, total
 
 ROWS_PER_TABLE_MAX = 1_000_000
+_NAME_BITS = 24
+_NAMES = (1 << _NAME_BITS) - 1
+_NONE = np.zeros((0, 2), np.uint64)
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,9 @@ class Corrections:
     """int32"""
     unpriced_quantity: Any
     amount: Any
-    """10^-15 currency units, rounded down."""
+    """In 10^-15 currency units, rounded down."""
     remainder: Any
     """The rest of each amount in 10^-15 / PER_OF_ALL, an array of Python integers; None: there is none at all."""
-    rollup_amount: int
-    """What the amounts of the deltas add up to, each in the unit that its meter's name in the rollups tells."""
 
     @property
     def rows(self) -> int:
@@ -49,6 +51,26 @@ class Corrections:
         """All amounts together."""
         whole = total(self.amount)
         return whole if self.remainder is None else whole + Fraction(int(self.remainder.sum()), PER_OF_ALL)
+
+    def coarser(self, window_start_s: Any) -> "Corrections":
+        """The same by other windows, which are told for each row and do not descend within a customer."""
+        begins = _changes(self.customer, window_start_s)
+        code = (np.cumsum(begins) - 1) * max(len(self.meters), 1) + self.meter
+        order = np.argsort(code, kind="stable")
+        firsts = np.flatnonzero(_changes(code[order]))
+        amount, remainder = sums_at(picked(self.amount, order), firsts), self.remainder
+        if remainder is not None:
+            sums = as_integers(amount) * PER_OF_ALL + np.add.reduceat(remainder[order], firsts)
+            amount, remainder = as_halves(sums // PER_OF_ALL), sums % PER_OF_ALL
+        return replace(
+            self,
+            customer=self.customer[order[firsts]],
+            window_start_s=window_start_s[order[firsts]],
+            meter=self.meter[order[firsts]],
+            unpriced_quantity=sums_at(picked(self.unpriced_quantity, order), firsts),
+            amount=amount,
+            remainder=remainder,
+        )
 
     def table(self) -> pa.Table:
         """customer, window_start (seconds), meter, unpriced_quantity, amount, amount_remainder; 16 bytes a number."""
@@ -64,66 +86,50 @@ class Corrections:
             }
         )
 
-    def coarser(self, window_start_s: Any) -> "Corrections":
-        """The same by other windows, which are told for each row and do not descend within a customer."""
-        begins = _changes(self.customer, window_start_s)
-        group = np.cumsum(begins) - 1
-        firsts = np.flatnonzero(begins)
-        sums = _Sums(group, self.meter, len(self.meters), self.unpriced_quantity, self.amount, self.remainder)
-        if sums.remainder is not None:
-            whole = as_integers(sums.amount) + sums.remainder // PER_OF_ALL
-            sums.amount, sums.remainder = as_halves(whole), sums.remainder % PER_OF_ALL
-        return Corrections(
-            self.customers,
-            self.meters,
-            self.customer[firsts][sums.group],
-            window_start_s[firsts][sums.group],
-            sums.meter,
-            sums.unpriced_quantity,
-            sums.amount,
-            sums.remainder,
-            self.rollup_amount,
-        )
-
 
 class CorrectionSums:
-    """Adds up the minute rows of one block, which come in the store's order."""
+    """Adds up the rows of one block for one of the rollups, which come in the store's order."""
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        self._names: dict[str, int] = {}
         self._customers = pa.array([], pa.string())
+        self._names: list[str] = []
         self._groups = 0
         self._last: tuple[int, int] | None = None
         # of each group: the customer's number, the window
-        self._customer: list[Any] = []
-        self._window_start_s: list[Any] = []
-        # of each slot that has something
-        self._group: list[Any] = []
-        self._meter: list[Any] = []
-        self._unpriced: list[Any] = []
-        self._amount: list[Any] = []
+        self._customer: list[Any] = [np.zeros(0, np.int32)]
+        self._window_start_s: list[Any] = [np.zeros(0, np.uint32)]
+        # of each slot that has something: group << _NAME_BITS | its name's number, and the amount or the quantity
+        self._amount_code: list[Any] = [np.zeros(0, np.int64)]
+        self._amount: list[Any] = [_NONE]
+        self._unpriced_code: list[Any] = [np.zeros(0, np.int64)]
+        self._unpriced: list[Any] = [_NONE]
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Adds rows of `rollup_minute`."""
-        rows, meters, unpriced = batch.num_rows, batch.column("meters"), batch.column("unpriced").to_numpy()
-        names = [text.split(",") for text in meters.dictionary.to_pylist()]
-        numbers = np.array(
-            [[self._names.setdefault(name, len(self._names)) for name in of_row] for of_row in names], np.int32
-        )
-        codes = meters.indices.to_numpy()
-        group = self._number_groups(batch)
+        """Adds rows of a rollup."""
+        rows, masks = batch.num_rows, batch.column("unpriced").to_numpy()
+        group, names = self._number_groups(batch) << _NAME_BITS, self._numbers(batch.column("meters"))
         for slot in range(SLOTS):
-            amounts = halves(batch.column(f"a{slot}").buffers()[1], rows)
-            quantities = halves(batch.column(f"q{slot}").buffers()[1], rows)
-            is_unpriced = (unpriced >> slot & 1).astype(bool)
-            chosen = np.flatnonzero(is_not_zero(amounts) | (is_unpriced & is_not_zero(quantities)))
-            self._group.append(group[chosen])
-            self._meter.append(numbers[codes[chosen], slot])
-            self._unpriced.append(np.where(is_unpriced[chosen, None], quantities[chosen], np.uint64(0)))
-            self._amount.append(amounts[chosen])
+            code, amounts = group | names[slot], halves(batch.column(f"a{slot}").buffers()[1], rows)
+            chosen = np.flatnonzero(is_not_zero(amounts))
+            self._amount_code.append(code[chosen])
+            self._amount.append(picked(amounts, chosen))
+            unpriced = np.flatnonzero(masks >> slot & 1)
+            if len(unpriced):
+                self._unpriced_code.append(code[unpriced])
+                self._unpriced.append(picked(halves(batch.column(f"q{slot}").buffers()[1], rows), unpriced))
+
+    def _numbers(self, meters: pa.DictionaryArray) -> list[Any]:
+        """Of each slot, the numbers of the names that rows have there; names are the same for the whole block."""
+        of_code = [text.split(",") for text in meters.dictionary.to_pylist()]
+        self._names = sorted({name for names in of_code for name in names})
+        if len(self._names) > 1 << _NAME_BITS:
+            raise OverflowStop(f"rerate: a block has {len(self._names)} meters, more than {1 << _NAME_BITS}")
+        places = {name: n for n, name in enumerate(self._names)}
+        codes = meters.indices.to_numpy()
+        return [np.array([places[names[slot]] for names in of_code], np.int64)[codes] for slot in range(SLOTS)]
 
     def _number_groups(self, batch: pa.RecordBatch) -> Any:
         """The number of each row's (customer, window), which stand together."""
@@ -141,83 +147,58 @@ class CorrectionSums:
         return group
 
     def cut(self) -> Corrections:
-        """What was added, and begins anew; rows that add up to nothing are left out."""
-        names = list(self._names)
-        by_slot = _Sums(
-            np.concatenate(self._group or [np.zeros(0, np.int64)]),
-            np.concatenate(self._meter or [np.zeros(0, np.int32)]),
-            len(names),
-            np.concatenate(self._unpriced or [np.zeros((0, 2), np.uint64)]),
-            np.concatenate(self._amount or [np.zeros((0, 2), np.uint64)]),
-        )
-        rollup_amount = total(by_slot.amount)
-        meters = sorted({meter_and_per(name)[0] for name in names})
-        sums = _by_meter(by_slot, names, meters)
-        kept = np.flatnonzero(sums.differ())
-        group = sums.group[kept]
-        customer, window = (
-            np.concatenate(parts or [np.zeros(0, kind)])[group]
-            for parts, kind in ((self._customer, np.int32), (self._window_start_s, np.uint32))
-        )
+        """What was added, without what adds up to nothing, and begins anew."""
+        told = [meter_and_per(name) for name in self._names]
+        meters = list(dict.fromkeys(meter for meter, _ in told))  # as sorted as the names
+        code, amount, unpriced = self._entries()
+        name = code & _NAMES
+        remainder, exact = None, any(per > 1 for _, per in told) and len(code) > 0
+        if exact:
+            weights = np.array([PER_OF_ALL // per for _, per in told], object)
+            parts = as_integers(amount) * weights[name]
+            code = code - name + np.array([meters.index(meter) for meter, _ in told], np.int64)[name]
+        order = np.argsort(code, kind="stable")  # a few runs in order
+        code = code[order]
+        starts = np.flatnonzero(_changes(code))
+        code = code[starts]
+        if exact:
+            parts = np.add.reduceat(parts[order], starts)
+            amount, remainder = as_halves(parts // PER_OF_ALL), parts % PER_OF_ALL
+        else:
+            amount = sums_at(picked(amount, order), starts)
+        unpriced = np.zeros_like(amount) if unpriced is None else sums_at(picked(unpriced, order), starts)
+        differ = is_not_zero(amount) | is_not_zero(unpriced)
+        kept = np.flatnonzero(differ if remainder is None else differ | (remainder != 0))
+        group = code[kept] >> _NAME_BITS
         found = Corrections(
             self._customers,
             meters,
-            customer,
-            window,
-            sums.meter[kept],
-            sums.unpriced_quantity[kept],
-            sums.amount[kept],
-            None if sums.remainder is None else sums.remainder[kept],
-            rollup_amount,
+            np.concatenate(self._customer)[group],
+            np.concatenate(self._window_start_s)[group],
+            (code[kept] & _NAMES).astype(np.int32),
+            picked(unpriced, kept),
+            picked(amount, kept),
+            None if remainder is None else remainder[kept],
         )
         self._begin()
         return found
 
+    def units(self) -> int:
+        """The sum of all amounts so far, each in the unit that its meter's name in the rollups tells."""
+        return sum(total(amount) for amount in self._amount)
 
-class _Sums:
-    """Numbers added up by group and meter, in this order."""
-
-    def __init__(
-        self, group: Any, meter: Any, meters: int, unpriced_quantity: Any, amount: Any, remainder: Any = None
-    ) -> None:
-        code = group * max(meters, 1) + meter
-        order = np.argsort(code, kind="stable")  # a few runs that ascend: quick
-        code = code[order]
-        starts = np.flatnonzero(_changes(code))
-        self.group, self.meter = np.divmod(code[starts], max(meters, 1))
-        self.meter = self.meter.astype(np.int32)
-        self.unpriced_quantity: Any = sums_at(unpriced_quantity[order], starts)
-        self.amount: Any = sums_at(amount[order], starts)
-        self.remainder: Any = remainder if remainder is None else np.add.reduceat(remainder[order], starts)
-
-    def differ(self) -> Any:
-        """Which rows are not 0."""
-        found = is_not_zero(self.unpriced_quantity) | is_not_zero(self.amount)
-        return found if self.remainder is None else found | (self.remainder != 0)
-
-
-def _by_meter(sums: _Sums, names: Sequence[str], meters: Sequence[str]) -> _Sums:
-    """Sums of meters as the rollups name them, by their own names, which are sorted; amounts rounded down to 10^-15,
-    with their remainders."""
-    told = [meter_and_per(name) for name in names]
-    plain = np.array([meters.index(meter) for meter, _ in told], np.int32)
-    meter = plain[sums.meter]
-    if not len(meter) or all(per == 1 for _, per in told):
-        return _Sums(sums.group, meter, len(meters), sums.unpriced_quantity, sums.amount)
-    weights = np.array([PER_OF_ALL // per for _, per in told], object)
-    parts = as_integers(sums.amount) * weights[sums.meter]
-    found = _Sums(sums.group, meter, len(meters), sums.unpriced_quantity, np.zeros_like(sums.amount), parts)
-    found.amount, found.remainder = as_halves(found.remainder // PER_OF_ALL), found.remainder % PER_OF_ALL
-    return found
-
-
-def _changes(*columns: Any) -> Any:
-    """Whether each row differs from the one before; the first does."""
-    begins = np.ones(len(columns[0]), bool)
-    begins[1:] = False
-    for column in columns:
-        begins[1:] |= column[1:] != column[:-1]
-    return begins
+    def _entries(self) -> tuple[Any, Any, Any]:
+        """Codes with amounts and unpriced quantities; None: there are none of the latter."""
+        code, amount = np.concatenate(self._amount_code), np.concatenate(self._amount)
+        if len(self._unpriced) == 1:
+            return code, amount, None
+        unpriced = np.concatenate(self._unpriced)
+        codes = np.concatenate([code, *self._unpriced_code])
+        return (
+            codes,
+            np.concatenate([amount, np.zeros_like(unpriced)]),
+            np.concatenate([np.zeros_like(amount), unpriced]),
+        )
 
 
 def correction_rows(found: Corrections, said: dict[str, Any]) -> Iterator[tuple[str, TableRows]]:
@@ -225,11 +206,28 @@ def correction_rows(found: Corrections, said: dict[str, Any]) -> Iterator[tuple[
     whole = found.table()
     for first in range(0, found.rows, ROWS_PER_TABLE_MAX):
         table = whole.slice(first, ROWS_PER_TABLE_MAX).combine_chunks()
-        columns = {name: pa.repeat(pa.scalar(value), table.num_rows) for name, value in said.items()}
+        rows = table.num_rows
+        columns = {name: _same(value, rows) for name, value in said.items()}
         columns |= {name: table[name].combine_chunks() for name in table.column_names}
-        columns["corrects"] = pa.repeat(pa.scalar(""), table.num_rows)
-        columns["quantity"] = _column(np.zeros((table.num_rows, 2), np.uint64), pa.binary(16))
+        columns["corrects"] = _same("", rows)
+        columns["quantity"] = _column(np.zeros((rows, 2), np.uint64), pa.binary(16))
         yield "corrections", table_rows(pa.table(columns))
+
+
+def _same(value: Any, rows: int) -> pa.Array:
+    """A column with one value: a text once, for all rows."""
+    if not isinstance(value, str):
+        return pa.repeat(pa.scalar(value), rows)
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+
+
+def _changes(*columns: Any) -> Any:
+    """Whether each row differs from the one before; the first does."""
+    begins = np.zeros(len(columns[0]), bool)
+    begins[:1] = True
+    for column in columns:
+        begins[1:] |= column[1:] != column[:-1]
+    return begins
 
 
 def _column(numbers: Any, kind: pa.DataType) -> pa.Array:

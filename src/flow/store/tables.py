@@ -81,17 +81,17 @@ CORRECTIONS = _schema(
     customer=_TEXT,
     window_start=pa.uint32(),
     meter=_TEXT,
-    id=pa.string(),
+    id=_TEXT,
     kind=_TEXT,
     currency=_TEXT,
     quantity=_WIDE,
     unpriced_quantity=_WIDE,
     amount=pa.decimal128(38, 15),
     amount_remainder=_WIDE,
-    reason=pa.string(),
-    author=pa.string(),
-    book_before=pa.string(),
-    book_after=pa.string(),
+    reason=_TEXT,
+    author=_TEXT,
+    book_before=_TEXT,
+    book_after=_TEXT,
     created=_INSTANT,
     corrects=pa.string(),
 )
@@ -103,7 +103,7 @@ INBOX_EVENTS = _schema(
     outcome=_TEXT,
     reason=_TEXT,
     source=_TEXT,
-    id=pa.string(),
+    id=_TEXT,
 )
 
 WATERMARKS = _schema(
