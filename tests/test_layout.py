@@ -43,7 +43,8 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "generate": ("errors schema", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "kernels": ("errors schema", "_core pyarrow"),
-    "steps": ("errors faults schema yaml_nodes config anomalies prices state kernels", "bytewax numpy pyarrow"),
+    "rules": ("errors schema yaml_nodes prices kernels", "pyarrow yaml"),
+    "steps": ("errors faults schema yaml_nodes config anomalies prices state kernels rules", "bytewax numpy pyarrow"),
     "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
@@ -52,9 +53,9 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors schema yaml_nodes config prices state adapters kernels steps sources store sinks",
         "numpy pyarrow yaml",
     ),
-    "job": ("errors schema config prices state generate steps sources sinks", "bytewax"),
+    "job": ("errors schema config prices state generate rules steps sources sinks", "bytewax"),
     "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
-    "run": ("errors faults config prices state steps store sinks job metrics", "bytewax"),
+    "run": ("errors faults config prices state rules steps store sinks job metrics", "bytewax"),
     "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
@@ -66,8 +67,8 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
-        "config logs prices plans state generate traces kernels steps sources store statements metrics run cluster "
-        "verify effect rerate reconcile quarantine amending",
+        "config logs prices plans state generate traces kernels rules steps sources store statements metrics run "
+        "cluster verify effect rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -82,6 +83,7 @@ NO_FLOAT_ROOMS = (
     "plans",
     "oracle",
     "kernels",
+    "rules",
     "steps",
     "sinks",
     "statements",

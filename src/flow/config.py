@@ -337,6 +337,8 @@ class Config(_Model):
 
     source: Annotated[Source, Field(discriminator="kind")]
     prices: FilePath
+    rules: FilePath | None = None
+    """The rule book; None: no rules."""
     require_approval: bool = False
     """Whether a version of the price book must name an approver who is not its author."""
     store: Annotated[Store, BeforeValidator(_store)]

@@ -123,3 +123,4 @@ class RejectReason(IntEnum):
     CORRECTION_WITHOUT_REASON = 29
     CORRECTION_WITHOUT_AUTHOR = 30
     INVALID_CORRECTION = 31  # it changes nothing, takes more than there was, or names what cannot be
+    RULE = 32  # fails a rule of the rule book with severity `reject`; it was read well

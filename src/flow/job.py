@@ -19,6 +19,7 @@ from bytewax.inputs import FixedPartitionedSource
 from .config import Config, FilesSource, KafkaSource, LedgerSource
 from .generate import Synthetic
 from .prices.book import PriceBook
+from .rules.book import RuleBook
 from .schema import STANDARD_METERS
 from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
@@ -35,6 +36,7 @@ from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, identified, route, route_heartbeat
 from .steps.watch_prices import PriceWatch, UsedVersions
+from .steps.watch_rules import RulesWatch, UsedRules
 from .steps.watch_usage import UsageWatch
 
 FLOW_ID = "tallyflow"
@@ -54,6 +56,8 @@ class Job:
     clock: Callable[[], int]
     last_blocks: Mapping[str, int]
     """The last block that the store has of each writer."""
+    rule_book: RuleBook | None = None
+    """None: the config names no rules."""
     stop: threading.Event = field(default_factory=threading.Event)
     read: int = 0
     """Events read in this run, as decode counts them."""
@@ -83,6 +87,10 @@ class Job:
             self.config.require_approval,
             self._rated_elsewhere_until_us,
         )
+        self.rules: RulesWatch | None = None
+        if self.config.rules is not None and self.rule_book is not None:
+            used = UsedRules(self.directory.path / "rules")
+            self.rules = RulesWatch(self.config.rules, self.rule_book, used)
         self._limits = event_limits(self.config, self.book)
         self.sink = BlockSink(self.config.shards, self._make_writer)
 
@@ -124,7 +132,8 @@ class Job:
             self.kafka_source.finish()
 
     def decode(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        """Bytes to columns; a bad event becomes a rejected row. Events of files and of the ledger come decoded."""
+        """Bytes to columns; a bad event, or one that fails a rule, becomes a rejected row. Events of files and of the
+        ledger come decoded."""
         decoded = self._decoded(item)
         if isinstance(decoded, Heartbeat):
             return decoded
@@ -141,7 +150,13 @@ class Job:
         return decoded if isinstance(decoded, Heartbeat) else identified(decoded)
 
     def _decoded(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        return item if isinstance(item, Decoded | Heartbeat) else decode(item, self._limits, self.clock())
+        if isinstance(item, Heartbeat):
+            return item
+        now_us = self.clock()
+        decoded = item if isinstance(item, Decoded) else decode(item, self._limits, now_us)
+        if self.rules is None or decoded.checked:
+            return decoded
+        return self.rules.check(decoded, now_us, accepted_before=isinstance(item, Decoded))
 
     def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
         """Splits a batch over the shards; a shard's name is the Bytewax key."""

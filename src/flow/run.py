@@ -25,6 +25,7 @@ from .faults import point
 from .job import Job, dataflow
 from .metrics.observed import observed
 from .prices.book import PriceBook, load_price_book
+from .rules.book import RuleBook
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
 from .state.files import explain, sync_folder
@@ -32,6 +33,8 @@ from .state.manifest import DamagedManifest
 from .state.rerates import Rerates
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .steps.watch_prices import UsedVersions, begin
+from .steps.watch_rules import UsedRules
+from .steps.watch_rules import begin as begin_rule_book
 from .store.client import StoreClient, connect
 from .store.fence import Term, check_term, highest_term, take_term
 from .store.migrate import migrate
@@ -86,6 +89,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
     with StateDirectory(config.state_dir) as directory:
         claim = prepare(config, directory, book.currency)
         begin_prices(config, directory)
+        begin_rules(config, directory)
         begun = time.monotonic()
         job = make_job(config, book, directory, claim)
         if on_read is not None:
@@ -128,14 +132,27 @@ def begin_prices(config: Config, directory: StateDirectory) -> None:
     begin(versions, config.prices, config.limits.quantity_max, config.require_approval, time.time_ns() // 1000)
 
 
+def begin_rules(config: Config, directory: StateDirectory) -> None:
+    """Remembers the rule book of the config as the one used last. Raises ConfigError, StateError."""
+    if config.rules is not None:
+        begin_rule_book(UsedRules(directory.path / "rules"), config.rules)
+
+
 def make_job(config: Config, book: PriceBook, directory: StateDirectory, claim: Claim) -> Job:
     """The job of this process, with a publisher that is not started yet; with the version of the price book that was
     used last, if a process before this one has taken over a newer one."""
     versions = UsedVersions(directory.path / "prices")
     if not versions.has(book):
         book = versions.last(config.limits.quantity_max) or book
+    rules: RuleBook | None = None
+    if config.rules is not None:
+        rules = UsedRules(directory.path / "rules").last()
     publisher = Publisher(lambda: open_store(config), lambda client: check_term(client, claim.term))
-    return Job(config, book, directory, claim.lineage, publisher, lambda: time.time_ns() // 1000, claim.last_blocks)
+
+    def clock() -> int:
+        return time.time_ns() // 1000
+
+    return Job(config, book, directory, claim.lineage, publisher, clock, claim.last_blocks, rules)
 
 
 def work(job: Job, workers: int, addresses: Sequence[str] = (), process: int = 0) -> Share:
@@ -152,6 +169,8 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
     publisher = job.publisher
     publisher.start()
     job.prices.start()
+    if job.rules is not None:
+        job.rules.start()
     try:
         _run_dataflow(job, workers, addresses, process)
         job.drained = True
@@ -166,6 +185,8 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         raise
     finally:
         job.prices.stop()
+        if job.rules is not None:
+            job.rules.stop()
     writers = job.sink.writers
     return Share(
         job.read,

@@ -61,6 +61,16 @@ REJECTED = pa.schema(
     ]
 )
 
+FLAGS = pa.schema(
+    [
+        pa.field("row", pa.uint32(), nullable=False),  # of the batch of EVENTS beside it, ascending
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("severity", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""Rules that events fail and go on; a row for each of both."""
+
 LEDGER = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

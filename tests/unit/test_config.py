@@ -115,8 +115,8 @@ def test_durations(written: str, horizon_us: int) -> None:
 NO_HORIZON = "is not a duration; write 200ms, 5s, 72h or unbounded"
 NO_SIZE = "is not a size; write 1048576, 64MiB or 2GB"
 KNOWN = (
-    "source, prices, require_approval, store, state_dir, ledger, dedup, epoch, shards, limits, metrics, log, traces, "
-    "anomalies"
+    "source, prices, rules, require_approval, store, state_dir, ledger, dedup, epoch, shards, limits, metrics, log, "
+    "traces, anomalies"
 )
 
 

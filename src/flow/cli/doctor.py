@@ -48,7 +48,7 @@ def doctor(
     config: Annotated[Path, typer.Option("--config", "-c", help="The config file to check.")],
     format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
 ) -> None:
-    """Checks versions, the config, prices, source, folders and store. Exit code 1 if anything fails."""
+    """Checks versions, the config, prices, rules, source, folders and store. Exit code 1 if anything fails."""
     checks = list(examine(config))
     if format_ is Format.JSON:
         typer.echo(json.dumps([asdict(check) for check in checks]))
@@ -73,6 +73,9 @@ def examine(path: Path) -> Iterator[Check]:
         return
     yield Check("config", "ok", f"{path}: valid")
     yield _guarded("prices", lambda: _prices(config))
+    if config.rules is not None:
+        rules = config.rules
+        yield _guarded("rules", lambda: _rules(rules))
     yield _guarded("source", lambda: _source(config))
     yield _guarded("state_dir", lambda: _folder("state_dir", config.state_dir, config.limits.outbox_bytes_max))
     if config.ledger is not None:
@@ -142,6 +145,17 @@ def _prices(config: Config) -> Check:
     if not book.prices:
         return Check("prices", "warn", f"{config.prices}: no prices", "add some, or every quantity is unpriced")
     return Check("prices", "ok", f"{len(book.prices)} prices of {len(book.meters)} meters, {book.currency}")
+
+
+def _rules(path: Path) -> Check:
+    from ..rules.book import load_rule_book
+    from ..rules.examples import failed_examples
+
+    book = load_rule_book(path)
+    if failed := failed_examples(book):
+        told = f"{path}: line {failed[0].line}: example of {failed[0].rule}: {failed[0].message}"
+        return Check("rules", "fail", told, "mend the rule or its example; `tallyflow rules test` tells all")
+    return Check("rules", "ok", f"{len(book.rules)} rules, {len(book.lists)} lists")
 
 
 def _source(config: Config) -> Check:

@@ -1,4 +1,4 @@
-"""`tallyflow init`: a config, prices and ten events to begin with."""
+"""`tallyflow init`: a config, prices, rules and ten events to begin with."""
 
 import json
 from importlib import resources
@@ -39,11 +39,12 @@ _EVENTS: tuple[tuple[str, str, str, str, str, str, dict[str, int]], ...] = (
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to put it; made if it is not there.")] = Path(),
 ) -> None:
-    """Writes a commented starter config, a price book and ten sample events. Overwrites nothing."""
+    """Writes a commented starter config, a price book, a rule book and ten sample events. Overwrites nothing."""
     samples = resources.files("flow") / "samples"
     texts = {
         folder / "config.yaml": (samples / "config.yaml").read_text(encoding="utf-8"),
         folder / "prices.yaml": (samples / "prices.yaml").read_text(encoding="utf-8"),
+        folder / "rules.yaml": (samples / "rules.yaml").read_text(encoding="utf-8"),
         folder / "events" / "sample.ndjson": sample_events(),
     }
     there = [path for path in texts if path.exists() or path.is_symlink()]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ..config import Config
 from ..errors import ClusterError, RefusedStart, TallyflowError
 from ..prices.book import load_price_book
-from ..run import Claim, Outcome, Share, begin_prices, conclude, prepare, stopping
+from ..run import Claim, Outcome, Share, begin_prices, begin_rules, conclude, prepare, stopping
 from ..state.directory import StateDirectory
 from ..store.client import StoreUnavailable
 from .crew import BEGIN_S, Attempt, Crew, Failure, Kind, Look, Quiet
@@ -54,6 +54,7 @@ def run_cluster(
         directory = inside.enter_context(StateDirectory(config.state_dir))
         claim = prepare(config, directory, book.currency)
         begin_prices(config, directory)
+        begin_rules(config, directory)
         gate = inside.enter_context(Gate(hosts, identity(config), config.limits.stall_us // 10**6)) if hosts else None
         begun = time.monotonic()
         supervisor = _Supervisor(config, claim, directory, Crew(config, book, processes, threads), gate, stop, say)

@@ -43,6 +43,7 @@ class JobCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._run()
         yield from self._events()
+        yield from self._rules()
         yield from self._quantities()
         yield from self._outbox()
         source = self._job.kafka_source
@@ -77,6 +78,21 @@ class JobCollector(Collector):
         yield lineage
         yield counter("events_read", "Events read in this run, as they are decoded.", job.read)
         yield counter("unknown_fields", "Fields of events that no column is for; ignored.", job.unknown_fields)
+
+    def _rules(self) -> Iterator[Metric]:
+        rules = self._job.rules
+        if rules is None:
+            return
+        failures = CounterMetricFamily(
+            "tallyflow_rule_failures", "Events read that fail a rule; duplicates too.", labels=["rule", "severity"]
+        )
+        for (rule, severity), count in rules.failures.copy().items():
+            failures.add_metric([rule, severity], count)
+        yield failures
+        yield counter("rules_refused_versions", "Versions of the rule book that were refused.", rules.refused)
+        yield gauge(
+            "rules_trouble", "1 while the rule book's files are bad; an older one is in use.", bool(rules.trouble)
+        )
 
     def _quantities(self) -> Iterator[Metric]:
         quantity: Counter[str] = Counter()

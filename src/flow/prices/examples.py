@@ -40,13 +40,14 @@ def _example(node: yaml.Node, steps: Steps, problems: Problems) -> Example | Non
     time_us = place.instant_us("time")
     dims = {name: place.text(name) or "" for name in DIMENSIONS}
     amount, unpriced = place.decimal("amount"), place.meters("unpriced")
-    usage = _usage(place)
+    usage = usage_of(place)
     if time_us is None or amount is None or usage is None:
         return None
     return Example(time_us, dims, usage, Fraction(amount), frozenset(unpriced or ()), place.line)
 
 
-def _usage(place: Place) -> tuple[tuple[str, int], ...] | None:
+def usage_of(place: Place) -> tuple[tuple[str, int], ...] | None:
+    """The `usage` of an event: (meter, quantity) pairs."""
     node = place.found.get("usage")
     if not isinstance(node, yaml.MappingNode):
         if node is not None:

@@ -90,6 +90,10 @@ class Decoded:
     messages: Messages | None = None
     identity: Identity | None = None
     """Of the events, where it was computed ahead."""
+    flags: pa.RecordBatch | None = None
+    """FLAGS: the rules that some of the events fail."""
+    checked: bool = False
+    """Whether the events were held to the rules."""
     amends: Amends | None = None
     admitted: bool = False
     """Whether events are accepted though they are older than the horizon: somebody has made sure of them."""

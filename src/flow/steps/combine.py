@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from ..schema import DIMENSIONS, REQUESTS
 from .amend import CORRECTION, Change, Side, change_rows, changes, without_events
 from .arrivals import Arrivals
 from .batches import source_positions
+from .canonical import canonical, instant
 from .deduplicate import Judged
+from .flag_rows import flag_rows
 from .inbox_rows import inbox_rows
 from .rate import Rated
 from .watch_usage import UsageWatch
@@ -61,6 +63,7 @@ class BlockBuilder:
         self._rejected: list[pa.RecordBatch] = []
         self._conflicting: list[dict[str, Any]] = []
         self._late: list[dict[str, Any]] = []
+        self._flagged: list[dict[str, Any]] = []
         self._inbox: list[dict[str, Any]] = []
         self.watermark_us = -1
         """The latest time of an accepted event; -1 before the first."""
@@ -93,10 +96,11 @@ class BlockBuilder:
             for row, fingerprint in zip(_described(routed, picked), fingerprints, strict=True):
                 self._conflicting.append({**row, "fingerprint": fingerprint.as_py()})
         if judged.verdicts.late_count:
-            watermark = _instant(judged.watermark_us)
+            watermark = instant(judged.watermark_us)
             for row in _described(routed, _picked(judged.verdicts.late, judged.verdicts.late_count)):
                 self._late.append({**row, "watermark": watermark})
         self._inbox.extend(inbox_rows(judged))
+        self._flagged.extend(flag_rows(judged))
         if self.anomalies is not None:
             self.anomalies.add(rated)
 
@@ -140,13 +144,15 @@ class BlockBuilder:
         yield from self._corrections.cut(self._rows_max)
         self.meters = _meter_totals(self._combiner)
         add_totals(self.meters, self._corrections.meters)
-        seen_at = _instant(seen_at_us)
+        seen_at = instant(seen_at_us)
         if self._rejected:
             yield "rejected_events", table_rows(_rejected(pa.Table.from_batches(self._rejected), seen_at))
         if self._conflicting:
             yield "conflicting_events", table_rows(_rows(self._conflicting, seen_at))
         if self._late:
             yield "late_events", table_rows(_rows(self._late, seen_at))
+        if self._flagged:
+            yield "flagged_events", table_rows(_rows(self._flagged, seen_at))
         if self._inbox:
             yield "inbox_events", table_rows(_rows(self._inbox, seen_at))
         if self._changes:
@@ -154,7 +160,7 @@ class BlockBuilder:
         of_block = {"lineage": lineage, "writer": writer, "block": block}
         if self.anomalies is not None:
             yield from self._found(self.anomalies, {**of_block, "changed_at": seen_at})
-        began = _instant(max(self._began_us, 0))
+        began = instant(max(self._began_us, 0))
         yield from self._completeness(arrivals, {**of_block, "began": began, "seen_at": seen_at})
         counts = [{**of_block, "shard": shard, **counts} for shard, counts in sorted(self._counts.items())]
         yield "pipeline_balance", table_rows(pa.Table.from_pylist(counts))
@@ -183,13 +189,13 @@ class BlockBuilder:
             for first in range(0, len(behind), self._rows_max):
                 yield "arrivals", table_rows(behind.slice(first, self._rows_max))
         if self.watermark_us >= 0:
-            yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": _instant(self.watermark_us)}]))
+            yield "watermarks", table_rows(pa.Table.from_pylist([{**told, "watermark": instant(self.watermark_us)}]))
 
     def clear(self) -> None:
         """The next block begins."""
         self._combiner.clear()
         self._rejected, self._conflicting, self._late = [], [], []
-        self._inbox, self._changes = [], []
+        self._flagged, self._inbox, self._changes = [], [], []
         self._counts = {}
         self._began_us = self.watermark_us
 
@@ -330,10 +336,6 @@ def add_totals(totals: MeterTotals, more: MeterTotals) -> None:
             sums[n] += number
 
 
-def _instant(time_us: int) -> datetime:
-    return datetime.fromtimestamp(time_us // 1_000_000, UTC).replace(microsecond=time_us % 1_000_000)
-
-
 def _picked(rows: pa.Buffer, count: int) -> pa.UInt32Array:
     return pa.Array.from_buffers(pa.uint32(), count, [None, rows])
 
@@ -346,18 +348,12 @@ def _described(routed: Any, picked: pa.UInt32Array) -> Iterator[dict[str, Any]]:
         amends = routed.amends.texts.take(picked).to_pylist()
     positions = source_positions(routed.origin, events.column("position"), routed.messages).to_pylist()
     for event, position, text in zip(events.to_pylist(), positions, amends, strict=True):
-        usage = {item["meter"]: item["quantity"] for item in event["usage"]}
-        event_time = _instant(event["event_time_us"])
-        payload = {"id": event["id"], "source": event["source"], "time": event_time.isoformat().replace("+00:00", "Z")}
-        payload |= {name: event[name] for name in DIMENSIONS} | {"usage": dict(sorted(usage.items()))}
-        if text is not None:
-            payload |= _said(json.loads(text))
         yield {
             "source_position": position,
             "source": event["source"],
             "id": event["id"],
-            "event_time": event_time,
-            "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
+            "event_time": instant(event["event_time_us"]),
+            "payload": canonical(event, {} if text is None else _said(json.loads(text))),
         }
 
 

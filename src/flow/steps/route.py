@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import BalanceError
 from ..kernels import Identity, Rows, identify, split_by_shard
+from ..schema import FLAGS
 from .amend import identify_amending, picked_amends
 from .batches import Amends, Decoded, Messages, Rejects, no_events
 
@@ -39,6 +41,8 @@ class Routed:
     """A text for each of `events`."""
     admitted: bool = False
     """Whether events are accepted though they are older than the horizon."""
+    flags: pa.RecordBatch | None = None
+    """FLAGS, perhaps of events of other shards too."""
 
     @property
     def read(self) -> int:
@@ -61,7 +65,17 @@ class Routed:
             identity=Identity(*map(of, self.identity)),
             rows=None,
             amends=picked_amends(self.amends, picked),
+            flags=None if self.flags is None else _renumbered(self.flags, picked),
         )
+
+
+def _renumbered(flags: pa.RecordBatch, picked: pa.UInt32Array) -> pa.RecordBatch | None:
+    """FLAGS of the picked rows alone, by their places among them."""
+    flags = flags.filter(pc.is_in(flags.column("row"), value_set=picked))
+    if not flags.num_rows:
+        return None
+    places = pc.index_in(flags.column("row"), value_set=picked).cast(pa.uint32())
+    return pa.RecordBatch.from_arrays([places, *flags.columns[1:]], schema=FLAGS)
 
 
 def shard_name(number: int) -> str:
@@ -108,6 +122,7 @@ def _route(decoded: Decoded, shards: int) -> Iterator[Routed]:
             decoded.messages,
             decoded.amends,
             decoded.admitted,
+            decoded.flags,
         )
         return
     for number, (rows, count) in enumerate(split_by_shard(identity.fingerprint, shards)):
@@ -125,6 +140,7 @@ def _route(decoded: Decoded, shards: int) -> Iterator[Routed]:
                 decoded.messages,
                 decoded.amends,
                 decoded.admitted,
+                decoded.flags,
             )
 
 

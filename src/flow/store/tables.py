@@ -96,6 +96,18 @@ CORRECTIONS = _schema(
     corrects=pa.string(),
 )
 
+FLAGGED_EVENTS = _schema(
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    rule=_TEXT,
+    severity=_TEXT,
+    detail=pa.string(),
+    customer=_TEXT,
+    source=_TEXT,
+    id=pa.string(),
+    event_time=_INSTANT,
+)
+
 INBOX_EVENTS = _schema(
     seen_at=_INSTANT,
     file=pa.string(),
@@ -181,6 +193,7 @@ TABLES: dict[str, pa.Schema] = {
     "late_events": LATE_EVENTS,
     "pipeline_balance": PIPELINE_BALANCE,
     "corrections": CORRECTIONS,
+    "flagged_events": FLAGGED_EVENTS,
     "inbox_events": INBOX_EVENTS,
     "watermarks": WATERMARKS,
     "arrivals": ARRIVALS,

@@ -1,0 +1,185 @@
+"""What a rule book of the usual size costs: 20 rules and a list of 10,000 customers.
+
+First in the kernel, for a batch in memory: nanoseconds an event, beside those that identity takes (the hashes that
+every event pays for), interleaved. Then in a whole run, Parquet to committed rollups: without rules, with an empty rule
+book, and with the usual one, interleaved; the figure is the ratio of the medians.
+
+    python benchmarks/rules.py [--events 2000000] [--repeat 5] [--kernels-only]
+
+The workload is that of benchmarks/columnar.py. Every event passes: what fails is set aside row by row, and rare. In the
+kernel it is measured a second time with meters that tell a sum and a duration, so that no rule has nothing to do.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+from columnar import CUSTOMERS, DIMENSIONS, METERS, RESULTS, measured, price_file, write_events
+from rich.console import Console
+from rich.table import Table
+
+from flow.kernels import identify, usage_lists
+from flow.rules.book import RuleBook, load_rule_book
+from flow.rules.checker import Checker
+from flow.schema import DIMENSIONS as ALL_DIMENSIONS
+from flow.schema import EVENTS
+
+ROWS = 65_536
+PASSES = "{customer: customer-00001, project: project-01, feature: feature-01, model: model-01}"
+LIMIT = 1_000_000
+
+
+def checks() -> list[tuple[str, str]]:
+    """20 checks, each with an event that fails it."""
+    listed = {name: ", ".join(f"{name}-{n:02d}" for n in range(DIMENSIONS[name])) for name in ("project", "model")}
+    found = [("known: {customer: {file: customers.txt}}", "{}"), ("required: [project, feature]", "{}")]
+    found += [(f"known: {{{name}: [{names}]}}", "{}") for name, names in listed.items()]
+    found += [("clock: {behind: 36500d}", "{read: 2106-01-01T00:00:00Z}")]
+    found += [(f"range: {{meter: {meter}, max: {LIMIT}}}", f"{{usage: {{{meter}: {LIMIT + 1}}}}}") for meter in METERS]
+    found += [("sum: {meter: total_tokens}", "{usage: {total_tokens: 1}}")]
+    too_fast = "{model: model-10, usage: {output_tokens: 1, duration_ms: 0}}"
+    found += [('where: {model: "model-1*"}, speed: {per_second_max: 100_000}', too_fast)]
+    for n in range(0, 20, 2):
+        models = f"model-{n:02d}, model-{n + 1:02d}"
+        check = f"where: {{model: [{models}]}}, range: {{meter: output_tokens, max: 16_384}}"
+        found.append((check, f"{{model: model-{n:02d}, usage: {{output_tokens: 16_385}}}}"))
+    return found
+
+
+def write_rules(folder: Path) -> Path:
+    """A rule book of the usual size, and the list of customers that one of its rules names."""
+    (folder / "customers.txt").write_text("".join(f"customer-{n:05d}\n" for n in range(CUSTOMERS)))
+    path = folder / "rules.yaml"
+    path.write_text(
+        "rules:\n"
+        + "".join(
+            f"  - {{id: rule-{n:02d}, severity: flag, since: 2026-01-01T00:00:00Z, {check}, "
+            f"examples: {{pass: [{PASSES}], fail: [{fails}]}}}}\n"
+            for n, (check, fails) in enumerate(checks())
+        )
+    )
+    return path
+
+
+# ---- In the kernel --------------------------------------------------------------------------------------------------
+
+
+def batch(seed: int, told: bool) -> pa.RecordBatch:
+    """EVENTS as a Parquet file gives them; `told`: with the meters that tell a sum and a duration."""
+    random = np.random.default_rng(seed)
+    shares = np.cumsum(1 / np.arange(1, CUSTOMERS + 1) ** 1.3)
+    codes = {"customer": np.searchsorted(shares, random.random(ROWS) * shares[-1])}
+    codes |= {name: random.integers(0, count, ROWS) for name, count in DIMENSIONS.items()}
+    texts = {"customer": [f"customer-{n:05d}" for n in range(CUSTOMERS)], "source": ["gateway/eu-1"]}
+    texts |= {name: [f"{name}-{n:02d}" for n in range(count)] for name, count in DIMENSIONS.items()}
+    quantities = np.stack([random.integers(0, 2 * mean, ROWS) for mean in METERS.values()], axis=1)
+    meters = list(METERS)
+    if told:
+        quantities = np.column_stack([quantities, quantities.sum(axis=1), np.full(ROWS, 3_000)])
+        meters += ["total_tokens", "duration_ms"]
+    items, count = quantities.size, len(meters)
+    columns: dict[str, pa.Array] = {
+        name: pa.DictionaryArray.from_arrays(
+            pa.array(codes.get(name, np.zeros(ROWS, np.int32)), pa.int32()), pa.array(texts.get(name, [""]))
+        )
+        for name in ("source", *ALL_DIMENSIONS)
+    }
+    columns["id"] = pa.array([f"{n:036d}" for n in range(ROWS)])
+    columns["event_time_us"] = pa.array(1_790_000_040_000_000 + np.arange(ROWS, dtype=np.int64))
+    columns["position"] = pa.array(np.arange(ROWS, dtype=np.int64))
+    columns["usage"] = usage_lists(
+        ROWS,
+        pa.py_buffer(np.arange(0, items + 1, count, dtype=np.int32)),
+        pa.py_buffer(np.tile(np.arange(count, dtype=np.int32), ROWS)),
+        pa.py_buffer(quantities.astype(np.int64)),
+        items,
+        pa.array(meters),
+    )
+    return pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
+
+
+def kernels(book: RuleBook, repeat: int) -> list[dict[str, object]]:
+    """Nanoseconds an event, of rules and of identity, batch by batch in turns."""
+    checker = Checker(book.rules)
+    now_us = time.time_ns() // 1000
+    rows: list[dict[str, object]] = []
+    for told, name in ((False, "three meters"), (True, "and a sum and a duration")):
+        events = [batch(seed, told) for seed in range(4)]
+        spent: dict[str, list[int]] = {"rules": [], "identity": []}
+        for number in range(20 * repeat):
+            for side, work in (("rules", lambda of: checker.failures(of, now_us)), ("identity", identify)):
+                begun = time.perf_counter_ns()
+                found = work(events[number % 4])
+                spent[side].append(time.perf_counter_ns() - begun)
+                if found == {} or side == "identity":
+                    continue
+                raise SystemExit(f"events fail that must pass: {found}")
+        ns = {side: median(taken) / ROWS for side, taken in spent.items()}
+        rows.append({"events": name, "rules_ns": round(ns["rules"], 2), "identity_ns": round(ns["identity"], 2)})
+    return rows
+
+
+# ---- In a run -------------------------------------------------------------------------------------------------------
+
+
+def run(events: Path, folder: Path, rules: Path | None) -> float:
+    """Seconds of a whole run, its start included."""
+    folder.mkdir()
+    (folder / "prices.yaml").write_text(price_file())
+    config = folder / "config.yaml"
+    config.write_text(
+        f"source: {{kind: files, path: {events}}}\nprices: prices.yaml\nstore: chdb:store\nstate_dir: state\n"
+        f"dedup: {{horizon: unbounded}}\nepoch: 2s\n" + (f"rules: {rules}\n" if rules is not None else "")
+    )
+    return measured([sys.executable, "-m", "flow", "run", str(config)], folder)[0]
+
+
+def runs(count: int, repeat: int, usual: Path, scratch: Path) -> list[dict[str, object]]:
+    """The three kinds of run, in turns."""
+    events, empty = scratch / "events.parquet", scratch / "empty.yaml"
+    write_events(events, count, 1)
+    empty.write_text("rules: []\n")
+    spent: dict[str, list[float]] = {"no rules": [], "an empty rule book": [], "20 rules, 10,000 customers": []}
+    for number in range(repeat):
+        for (kind, several), rules in zip(spent.items(), (None, empty, usual), strict=True):
+            several.append(run(events, scratch / f"{number}-{kind[:2]}", rules))
+    medians = {kind: median(several) for kind, several in spent.items()}
+    base = medians["no rules"]
+    return [{"run": kind, "ratio": round(taken / base, 3)} for kind, taken in medians.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--kernels-only", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
+        usual = write_rules(Path(scratch))
+        book = load_rule_book(usual)
+        report: dict[str, object] = {"rules": len(book.rules), "kernels": kernels(book, options.repeat)}
+        if not options.kernels_only:
+            report["events"] = options.events
+            report["runs"] = runs(options.events, options.repeat, usual, Path(scratch))
+    for key in ("kernels", "runs"):
+        rows: list[dict[str, object]] = report.get(key, [])  # type: ignore[assignment]  # lists of rows, both
+        table = Table(*(rows[0] if rows else []))
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        Console().print(table)
+    if not options.kernels_only:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"rules-{datetime.now(UTC):%Y-%m-%d}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written to {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

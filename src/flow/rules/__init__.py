@@ -1,0 +1,1 @@
+"""Rule books: what events must be like. Start at `book.py`."""
