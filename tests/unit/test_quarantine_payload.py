@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from flow.errors import RejectReason
 from flow.quarantine.json_text import Number, changed, parse, write
-from flow.quarantine.payload import Edit, Gate, check, check_original, edited, is_row
+from flow.quarantine.payload import Checked, Edit, Gate, edited, is_row, original
+from flow.quarantine.payload import check as check_all
 from flow.steps.batches import Columns, Limits
 from flow.steps.decode import decode
 
@@ -17,6 +18,21 @@ NOW_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 LIMITS = Limits(quantity_max=1000)
 GATE = Gate(LIMITS)
 EVENT = {"id": "e1", "time": "2026-03-01T11:00:00Z", "customer": "acme", "usage": {"input_tokens": 5}}
+
+
+def check(payload: bytes, gate: Gate, now_us: int) -> Checked:
+    """One payload, among others that are what they are."""
+    good, found, bad = check_all([line(), payload, b"{}"], gate, now_us)
+    assert (good.line, bad.reason) == (line(), "MISSING_ID")
+    return found
+
+
+def check_original(payload: bytes, reason: str, detail: str, gate: Gate, now_us: int, *, row: bool = False) -> Checked:
+    try:
+        return check(original(payload, reason, detail, gate.limits, row=row), gate, now_us)
+    except ValueError as error:
+        return Checked(None, reason, str(error))
+
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
