@@ -63,7 +63,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
         "numpy pyarrow",
     ),
-    "quarantine": ("errors faults schema config prices state steps store job", "pyarrow"),
+    "quarantine": ("errors faults schema config prices state rules steps store job", "pyarrow"),
     "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "

@@ -3,11 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import RejectReason
+from ..rules.book import RuleBook
+from ..rules.checker import NO_CLOCK_US, Checker
 from ..schema import DIMENSIONS
 from ..steps.batches import Decoded, Limits, Lines
+from ..steps.check import check as hold_to_rules
 from ..steps.decode import decode
 from ..steps.decode_json import is_meter_name
 from ..steps.inbox_rows import ORIGIN
@@ -38,10 +42,18 @@ class Gate:
     """What a run holds an event of the inbox against."""
 
     limits: Limits
+    rules: RuleBook | None = None
+
+    @cached_property
+    def _checker(self) -> Checker | None:
+        return Checker(self.rules.rules) if self.rules is not None and self.rules.rules else None
 
     def decoded(self, lines: bytes, now_us: int) -> Decoded:
-        """Whole lines."""
-        return decode(Lines(ORIGIN, 0, lines), self.limits, now_us)
+        """Whole lines. As in a run, clocks say nothing of events of the inbox, which were read before."""
+        decoded = decode(Lines(ORIGIN, 0, lines), self.limits, now_us)
+        if self._checker is None or self.rules is None:
+            return decoded
+        return hold_to_rules(decoded, self._checker, self.rules.label, NO_CLOCK_US)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,10 @@ class Edit:
     value: object | None
 
 
-def is_row(source_position: str, format: str) -> bool:
+def is_row(source_position: str, reason: str, format: str) -> bool:
     """Whether what was rejected there was the row of a table, of which the payload is JSON; `format`: of the source."""
+    if reason == RejectReason.RULE.name:
+        return False  # a rule leaves the event itself, whatever it came as
     if _ARROW_MESSAGE.search(source_position):
         return True
     suffix = Path(source_position.rpartition(":")[0]).suffix.lower()

@@ -27,6 +27,7 @@ from ..errors import ConfigError, RefusedStart
 from ..faults import point
 from ..job import event_limits
 from ..prices.book import load_price_book
+from ..rules.book import load_rule_book
 from ..state.directory import StateDirectory
 from ..state.files import explain, make_folder, write_whole
 from ..state.inbox import Inbox
@@ -117,7 +118,8 @@ class Quarantine:
         config = self._config
         book = load_price_book(config.prices, config.limits.quantity_max)
         self.limits: Limits = event_limits(config, book)
-        self._gate = Gate(self.limits)
+        rules = load_rule_book(self._config.rules) if self._config.rules is not None else None
+        self._gate = Gate(self.limits, rules)
         self._client = connect(self._config.store, readonly=self._dry)
         try:
             check_schema(self._client)
@@ -224,7 +226,7 @@ class Quarantine:
         self, event: RejectedEvent, payload: bytes | None, fix: bytes | None, change: Change | None
     ) -> bytes:
         """Raises ValueError."""
-        row = fix is None and is_row(event.source_position, self._format)
+        row = fix is None and is_row(event.source_position, event.reason, self._format)
         if change is not None:
             return change(fix or payload, row)
         if fix is not None:
