@@ -106,6 +106,52 @@ def test_litellm_tiers_of_context_and_of_service(tmp_path: Path) -> None:
     ]
 
 
+def test_litellm_factors_of_regions_and_of_fast_requests(tmp_path: Path) -> None:
+    found = litellm(
+        tmp_path,
+        {
+            "input_cost_per_token": 5e-06,
+            "input_cost_per_token_above_200k_tokens": 1e-05,
+            "input_cost_per_token_batches": 2.5e-06,
+            "cache_read_input_token_cost": 1e-15,
+            "input_cost_per_image": 0.1,
+            "regional_processing_uplift_multiplier_eu": 1.10,
+            "regional_endpoint_uplift_multiplier": 1.1,
+            "provider_specific_entry": {"us": 1.2, "fast": 6.0, "moon": 2, "de": 0},
+        },
+    )
+    low, high = "price: {}", "above: [{{above: 200_000, price: {}}}]"
+
+    def row(names: str, one: str, other: str) -> str:
+        return f"model: m, {names}meter: input_tokens, {low.format(one)}, {high.format(other)}"
+
+    assert [text for text in rows(found) if "meter: input_tokens" in text] == [
+        row("", "5", "10"),
+        row("region: eu, ", "5.5", "11"),
+        row("region: us, ", "6", "12"),
+        row("service_tier: batch, ", "2.5", "10"),
+        row("service_tier: batch, region: eu, ", "2.75", "11"),
+        row("service_tier: batch, region: us, ", "3", "12"),
+        row("service_tier: fast, ", "30", "60"),
+        row("service_tier: fast, region: eu, ", "33", "66"),
+        row("service_tier: fast, region: us, ", "36", "72"),
+    ]
+    assert [text for text in rows(found) if "meter: input_tokens" not in text] == [
+        "model: m, meter: cached_input_tokens, price: 0.000000001",
+        "model: m, meter: input_images, per: 1, price: 0.1",
+        "model: m, service_tier: fast, meter: cached_input_tokens, price: 0.000000006",
+    ]
+    assert remarks(found, "left out") == [
+        "m: regional_endpoint_uplift_multiplier: a factor of 1.1 in every region but global; a book names each region",
+        "m: provider_specific_entry.moon: no region or service tier is known for it",
+        "m: provider_specific_entry.de: 0 is no factor",
+        "m: cached_input_tokens, standard, eu: 0.000000001 times 1.1 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, fast, eu: 0.000000006 times 1.1 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, standard, us: 0.000000001 times 1.2 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, fast, us: 0.000000006 times 1.2 is finer than 10^-15 a unit",
+    ]
+
+
 def test_litellm_ranges(tmp_path: Path) -> None:
     steps = [
         {"range": [0, 32000.0], "input_cost_per_token": 1e-06, "output_cost_per_reasoning_token": 4e-06},
