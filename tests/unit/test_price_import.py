@@ -411,9 +411,36 @@ def test_genai_prices_by_key(tmp_path: Path) -> None:
         )
     ]
     assert remarks(found, "left out") == [
-        "p/m: stands for names by starts_with 'm-', and [{'contains': 'x'}] as well; a book has whole names",
+        "p/m: stands for names by starts_with 'm-', and [{'contains': 'x'}] as well; a book has whole names: "
+        "give those in use by --names",
         "p/m: prices.secrets_kg: no meter is known for it",
     ]
+
+
+def test_genai_prices_of_names_in_use(tmp_path: Path) -> None:
+    """The first model of the provider whose pattern stands for a name gives its price."""
+    patterns: list[Any] = [
+        {"equals": "Full"},
+        {"and": [{"starts_with": "gpt-4"}, {"ends_with": "-mini"}]},
+        {"or": [{"contains": "GPT-4"}, {"regex": "^o[0-9]$"}]},
+        {"regex": "("},
+        {"starts_with": "gpt"},
+    ]
+    models = [{"id": f"m{n}", "match": match, "prices": {"output_mtok": n + 1}} for n, match in enumerate(patterns)]
+    root = [{"id": "p", "models": models}, {"id": "q", "models": models[4:]}]
+    in_use = ["p/gpt-4-mini", "p/my-gpt-4", "p/o3", "p/o33", "p/full", "q/gpt-4-mini", "gpt-5", "r/gpt-5", "p/GPT-5"]
+    found = imported(tmp_path, Format.GENAI_PRICES, root, in_use=in_use)
+    prices = {price.selector[0]: price.price for price in found.prices if price.meter == "output_tokens"}
+    own = {f"p/m{n}": str(n + 1) for n in range(5)} | {"q/m4": "5", "p/Full": "1"}
+    named = {"p/gpt-4-mini": "2", "p/my-gpt-4": "3", "p/o3": "3", "p/full": "1", "q/gpt-4-mini": "5", "p/GPT-5": "5"}
+    assert prices == own | named
+    assert [text for text in remarks(found, "left out") if "is in use" in text] == [
+        f"{name}: is in use, and no pattern of the file stands for it" for name in ("gpt-5", "p/o33", "r/gpt-5")
+    ]
+    alone = imported(tmp_path, Format.GENAI_PRICES, root, provider="q", in_use=["gpt-5", "o3"])
+    assert {price.selector[0] for price in alone.prices} == {"m4", "gpt-5"}
+    with pytest.raises(ConfigError, match="litellm has whole names"):
+        litellm(tmp_path, {"input_cost_per_token": 1e-06}, in_use=["m"])
 
 
 def test_genai_prices_of_version_3_say_their_units(tmp_path: Path) -> None:
@@ -537,3 +564,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert printed.stdout == book.read_text()
     late = runner.invoke(make_app(), ["prices", "import", "litellm", str(file), "--from", "2026-01-01"])
     assert isinstance(late.exception, ConfigError)
+    model = {"id": "m", "match": {"starts_with": "gpt"}, "prices": {"input_mtok": 1}}
+    file.write_text(json.dumps([{"id": "p", "models": [model]}]))
+    (tmp_path / "names").write_text("p/gpt-5\n\n")
+    used = runner.invoke(
+        make_app(), ["prices", "import", "genai-prices", str(file), "--names", str(tmp_path / "names")]
+    )
+    assert {price.selector[0] for price in parse_price_book(used.stdout, "b").prices} == {"p/m", "p/gpt-5"}
