@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from tests.e2e.harness import Pipeline, balance, event, truth
+from typer.testing import CliRunner
 
+from flow.cli.app import make_app
 from flow.rules.book import load_rule_book
 from flow.steps.watch_rules import UsedRules
 
@@ -110,3 +112,21 @@ def test_a_replay_of_the_ledger_flags_what_would_be_rejected(pipeline: Pipeline,
     assert again.views() == truth(made)
     counts = again.rows("SELECT rule, severity, count() FROM flagged_events GROUP BY ALL ORDER BY rule")
     assert counts == [("has-a-project", "flag", 40), ("known-customers", "reject", 30), ("output-of-small", "flag", 60)]
+
+
+def test_a_rejected_event_goes_back_once_its_customer_is_known(pipeline: Pipeline) -> None:
+    """A row of a table, too: what fails a rule was an event already, and is kept as one."""
+    good, unknown = event(1), event(2, customer="new")
+    pipeline.write("a.parquet", [good, unknown])
+    pipeline.run()
+
+    def redrive() -> Any:
+        words = ["rejected", "redrive", "--author", "Ann", "--reason", "signed", "--format", "json"]
+        return CliRunner().invoke(make_app(["rejected"]), [*words, "-c", str(pipeline.config_path)])
+
+    assert "is not in customers.txt" in redrive().output
+    with (pipeline.folder / "customers.txt").open("a") as file:
+        file.write("new\n")
+    assert json.loads(redrive().stdout)["events"] == 1
+    assert pipeline.run().balance == balance(accepted=2, rejected=1)
+    assert pipeline.views() == truth([good, unknown])
