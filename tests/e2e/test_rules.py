@@ -6,7 +6,7 @@ Then what fails is in rejected_events and flagged_events, once, and everything e
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.e2e.harness import Pipeline, balance, event, truth
 from typer.testing import CliRunner
 
 from flow.cli.app import make_app
+from flow.rounding import decimal_text
 from flow.rules.book import load_rule_book
 from flow.steps.watch_rules import UsedRules
 
@@ -130,3 +131,41 @@ def test_a_rejected_event_goes_back_once_its_customer_is_known(pipeline: Pipelin
     assert json.loads(redrive().stdout)["events"] == 1
     assert pipeline.run().balance == balance(accepted=2, rejected=1)
     assert pipeline.views() == truth([good, unknown])
+
+
+def test_what_a_rule_book_would_have_made_of_the_ledger(pipeline: Pipeline) -> None:
+    """Given a ledger, with a third of which the new book would do what the present one does not."""
+    made = list(events())
+    pipeline.write("a.ndjson", made)
+    pipeline.run(rules=None)
+    stricter = RULES.replace("max: 1000}", "max: 4000}").replace("1001", "4001").replace("1000", "4000")
+    (pipeline.folder / "new.yaml").write_text(stricter.replace("severity: flag", "severity: reject", 1))
+    pipeline.config(rules="rules.yaml")
+    words = ["rules", "try", str(pipeline.folder / "new.yaml")]
+
+    def tried(*more: str) -> Any:
+        result = CliRunner().invoke(make_app(["rules"]), [*words, *more])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    found = json.loads(tried("-c", str(pipeline.config_path), "--format", "json"))
+    assert (found["events"], found["currency"], found["unknown"]) == (100, "USD", [])
+
+    def billed(chosen: Iterable[dict[str, Any]]) -> str:
+        rows = truth(list(chosen))["month"].values()
+        return decimal_text(sum(amount for _, amount, *_ in rows), 15, trim=True)
+
+    unknown = [one for one in made if one["customer"] in ("nobody", "gl")]
+    large = [one for one in made if one["usage"]["output_tokens"] > 4000]
+    either = [one for one in made if one in unknown or one in large]
+    assert found["after"]["rejected"] == {"events": len(either), "amount": billed(either)}
+    assert found["after"]["flagged"] == {"events": 0, "amount": "0"}
+    assert found["before"]["rejected"] == {"events": len(unknown), "amount": billed(unknown)}
+    of_rules = {rule["rule"]: rule for rule in found["after"]["rules"]}
+    assert of_rules["known-customers"]["customers"] == [
+        {"customer": name, "events": len(theirs), "amount": billed(theirs)}
+        for name, theirs in ((name, [one for one in made if one["customer"] == name]) for name in ("gl", "nobody"))
+    ]
+    assert [of_rules[name]["events"] for name in ("output-of-small", "has-a-project")] == [len(large), 40]
+    text = tried("--against", str(pipeline.folder / "ledger"))
+    assert f"of 100 accepted events {len(either)} would be rejected (no prices), 0 flagged" in text
