@@ -53,9 +53,9 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors schema yaml_nodes config prices state adapters kernels steps sources store sinks",
         "numpy pyarrow yaml",
     ),
-    "job": ("errors schema config prices state generate rules steps sources sinks", "bytewax"),
-    "metrics": ("errors schema config state steps sources sinks job", "prometheus_client opentelemetry"),
-    "run": ("errors faults config prices state rules steps store sinks job metrics", "bytewax"),
+    "job": ("errors schema config prices state generate rules steps sources sinks reconcile", "bytewax"),
+    "metrics": ("errors schema config state steps sources sinks job reconcile", "prometheus_client opentelemetry"),
+    "run": ("errors faults config prices state rules steps store sinks job metrics reconcile", "bytewax"),
     "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
@@ -433,3 +433,8 @@ def test_a_header_is_shared(path: Path) -> None:
         if other != path and re.search(rf"from \.{path.stem} cimport", other.read_text(encoding="utf-8"))
     ]
     assert users, "a .pxd that nobody cimports belongs into its .pyx"
+
+
+def test_each_migration_has_a_number_of_its_own() -> None:
+    numbers = [path.name[:3] for path in (FLOW / "store" / "ddl").glob("*.sql")]
+    assert len(set(numbers)) == len(numbers), f"two migrations share a number, and one would never run: {numbers}"

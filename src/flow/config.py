@@ -9,6 +9,7 @@ passwords. How each value is read is in `flow/config_values.py`.
 import os
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -24,10 +25,13 @@ from .config_values import (
     Patterns,
     as_brokers,
     as_endpoint,
+    as_globs,
     as_horizon_us,
     as_listen,
     as_option,
+    as_sources,
     as_text,
+    as_threshold,
     as_topics,
     config_folder,
     count,
@@ -187,6 +191,14 @@ def parse_store(url: str, folder: Path) -> Store:
         raise ConfigError(f"{url.partition(':')[0]}:...: {error.message()}") from None  # it may hold a password
 
 
+def parse_threshold(text: str) -> Fraction:
+    """A threshold by itself. Raises ConfigError."""
+    try:
+        return as_threshold(text)
+    except PydanticCustomError as error:
+        raise ConfigError(f"threshold: '{text}' {error.message()}") from None
+
+
 def _store(value: object, info: ValidationInfo) -> Store:
     return value if isinstance(value, Store) else _store_of(as_text(value), config_folder(info))
 
@@ -332,6 +344,23 @@ class Anomalies(_Model):
     """Customers, sources, projects and models that one writer watches, each."""
 
 
+class Reconcile(_Model):
+    """A second source that the store is held against while the job runs (docs/reconcile.md)."""
+
+    against: Annotated[tuple[str, ...], BeforeValidator(as_sources)]
+    """Event files or a provider's report (absolute, may be globs), a pipeline's config, or the URL of its store."""
+    every_us: Annotated[int, duration("1s", "30d")] = Field(alias="every", default=600_000_000)
+    back_us: Annotated[int, duration("1m", "3650d")] = Field(alias="back", default=2 * 86_400_000_000)
+    """How far back of now windows are compared."""
+    settle_us: Annotated[int, duration("0s", "30d")] = Field(alias="settle", default=600_000_000)
+    """Windows that are younger are not compared: both pipelines may still be at them."""
+    threshold: Annotated[Fraction, BeforeValidator(as_threshold)] = Fraction(1, 10_000)
+    mapping: FilePath | None = None
+    """Of a provider's report."""
+    models: Annotated[tuple[str, ...], BeforeValidator(as_globs)] = ()
+    """Of a provider's report: globs of the models here that it knows of; none: all."""
+
+
 class Config(_Model):
     """Everything a run is told."""
 
@@ -355,6 +384,8 @@ class Config(_Model):
     traces: Traces | None = None
     """None: no spans are made."""
     anomalies: Anomalies = Anomalies()
+    reconcile: Reconcile | None = None
+    """None: only `tallyflow reconcile` does it."""
 
 
 # ---- Reading -------------------------------------------------------------------------------------
@@ -499,6 +530,7 @@ def _keys(loc: Steps) -> list[str]:
         ("log",): Log,
         ("traces",): Traces,
         ("anomalies",): Anomalies,
+        ("reconcile",): Reconcile,
     }
     models |= {("source", kind): model for kind, model in SOURCES.items()}
     fields = models.get(loc[:-1], Config).model_fields

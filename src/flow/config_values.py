@@ -7,6 +7,8 @@ import glob
 import os
 import re
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -29,6 +31,7 @@ _SIZE_BYTES: dict[str, int] = {"B": 1} | {
 }
 _DURATION = re.compile(r"([0-9]{1,9})(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,18}) ?([KMGT]i?B|B)?", re.IGNORECASE)
+_PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,12})?) ?%")
 COUNT = re.compile(r"[0-9][0-9_]{0,30}")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BROKER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -87,6 +90,27 @@ def size(least: str, most: str) -> BeforeValidator:
 
 def count(least: int, most: int) -> BeforeValidator:
     return _bounded(_units, least, most)
+
+
+def as_threshold(value: object) -> Fraction:
+    """`0.01%` as the Fraction 1/10,000."""
+    match = _PERCENTAGE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None and value not in (0, "0"):
+        raise problem("is not a percentage; write 0.01%, or 0 where nothing may differ")
+    return Fraction(Decimal(match[1])) / 100 if match is not None else Fraction(0)
+
+
+def as_sources(value: object, info: ValidationInfo) -> tuple[str, ...]:
+    """URLs of stores as they are, and globs of files made absolute."""
+    texts = _texts(value, "source")
+    if any(text.startswith("chdb:") for text in texts):
+        raise problem("names an embedded store, which one process can open; name a server, or a log")
+    folder = glob.escape(str(config_folder(info)))
+    return tuple(text if "://" in text else os.path.join(folder, text) for text in texts)  # noqa: PTH118 - as above
+
+
+def as_globs(value: object) -> tuple[str, ...]:
+    return _texts(value, "model")
 
 
 def as_horizon_us(text: object) -> int | None:

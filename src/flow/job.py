@@ -19,6 +19,7 @@ from bytewax.inputs import FixedPartitionedSource
 from .config import Config, FilesSource, KafkaSource, LedgerSource
 from .generate import Synthetic
 from .prices.book import PriceBook
+from .reconcile.in_job import Reconciler
 from .rules.book import RuleBook
 from .schema import STANDARD_METERS
 from .sinks.outbox import Outbox
@@ -66,6 +67,8 @@ class Job:
     """The source, once it is made, if it is Kafka."""
     on_read: Callable[[int], None] = lambda events: None
     """Told how many events each batch had, for a progress display."""
+    reconciler: Reconciler | None = None
+    """Holds the store against a second source, in the process that does."""
     waiting_bytes: Callable[[], int] | None = None
     """Bytes of blocks that wait for the store in the outbox; None: only this process puts any there."""
     process: int = 0

@@ -25,6 +25,7 @@ from .faults import point
 from .job import Job, dataflow
 from .metrics.observed import observed
 from .prices.book import PriceBook, load_price_book
+from .reconcile.in_job import Reconciler
 from .rules.book import RuleBook
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
@@ -171,6 +172,7 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
     job.prices.start()
     if job.rules is not None:
         job.rules.start()
+    reconciler = _reconciler(job) if process == 0 else None
     try:
         _run_dataflow(job, workers, addresses, process)
         job.drained = True
@@ -187,6 +189,8 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         job.prices.stop()
         if job.rules is not None:
             job.rules.stop()
+        if reconciler is not None:
+            reconciler.stop()
     writers = job.sink.writers
     return Share(
         job.read,
@@ -200,6 +204,15 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         sum(writer.quantity for writer in writers),
         sum(writer.amount_femto for writer in writers),
     )
+
+
+def _reconciler(job: Job) -> Reconciler | None:
+    """The thread that holds the store against a second source, begun; None where the config names none."""
+    asked = job.config.reconcile
+    if asked is not None:
+        job.reconciler = Reconciler(job.config, asked, job.lineage.id, job.clock)
+        job.reconciler.start()
+    return job.reconciler
 
 
 def conclude(

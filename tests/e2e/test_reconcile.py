@@ -13,6 +13,7 @@ import pytest
 from flow.errors import ConfigError, RefusedStart
 from flow.reconcile.asked import Scope
 from flow.reconcile.html import as_html
+from flow.reconcile.in_job import Reconciler, Verdict
 from flow.reconcile.naming import Kind
 from flow.reconcile.reconciling import Asked, reconcile
 from flow.reconcile.report import Reconciliation, as_json
@@ -225,3 +226,40 @@ def test_a_providers_report(pipeline: Pipeline) -> None:
             result |= {name: value // 1000 for name, value in result.items() if name.endswith("tokens")}
     with pytest.raises(ConfigError, match="as if the report were in thousands of tokens; expected tokens, one each"):
         against(json.dumps(thousands))
+
+
+# ---- While a job runs ---------------------------------------------------------------------------------------------
+
+
+def test_a_job_holds_its_store_against_a_second_source(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline.write("events.ndjson", EVENTS)
+    log = write(pipeline.folder / "log-1.ndjson", EVENTS[3:])
+    # The run's own thread begins after an hour: here it is only begun and ended.
+    settings = {"against": "log-*.ndjson", "every": "1h", "back": "60d", "settle": "0s", "threshold": "0.01%"}
+    pipeline.run(reconcile=settings)
+    config = pipeline.config()
+    assert config.reconcile is not None
+    behind_s = int(max(one["time"] for one in EVENTS).timestamp()) + 60
+    asked_for = config.reconcile.model_copy(update={"every_us": 0})
+    reconciler = Reconciler(config, asked_for, "lin", lambda: behind_s * 1_000_000)
+    reconciler.once()
+    assert reconciler.last is not None and reconciler.last.verdict is Verdict.BEYOND
+    assert "only here" not in caplog.text and "3 customer minutes differ" in caplog.text
+    write(log, EVENTS)
+    reconciler.once()
+    log.unlink()
+    reconciler.start()
+    while reconciler.counts[Verdict.FAILED] < 1:
+        time.sleep(0.01)  # nobody tells when the thread has come round
+    reconciler.stop()
+    rows = pipeline.rows(
+        "SELECT lineage, verdict, differing, events_here, events_there, toString(window_before), detail "
+        "FROM reconciliations ORDER BY finished LIMIT 3"
+    )
+    assert [row[:5] for row in rows] == [
+        ("lin", "beyond", 3, len(EVENTS), len(EVENTS) - 3),
+        ("lin", "agrees", 0, len(EVENTS), len(EVENTS)),
+        ("lin", "failed", 0, 0, 0),
+    ]
+    assert len(json.loads(rows[0][6])["minutes"]) == 3
+    assert "no such file" in json.loads(rows[2][6])["error"]

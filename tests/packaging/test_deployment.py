@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from flow.config import Config, KafkaSource, parse_config
 from flow.metrics import collector
 from flow.metrics.measures import Measures
 from flow.prices.book import load_price_book
+from flow.reconcile.in_job import Told, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -276,6 +278,7 @@ def metric_names() -> set[str]:
         publisher=SimpleNamespace(trouble="", published=SimpleNamespace(blocks=0, bytes=0, retries=0)),
         kafka_source=SimpleNamespace(readers=[FakeReader()], reachable=True, added=0),
         outbox_full=lambda: False,
+        reconciler=SimpleNamespace(counts=Counter(), last=Told(0, Verdict.AGREES, 0)),
         process=0,
         processes=1,
         read=0,

@@ -116,7 +116,7 @@ NO_HORIZON = "is not a duration; write 200ms, 5s, 72h or unbounded"
 NO_SIZE = "is not a size; write 1048576, 64MiB or 2GB"
 KNOWN = (
     "source, prices, rules, require_approval, store, state_dir, ledger, dedup, epoch, shards, limits, metrics, log, "
-    "traces, anomalies"
+    "traces, anomalies, reconcile"
 )
 
 
@@ -204,6 +204,17 @@ KNOWN = (
         (
             {"state_dir": "'${NOPE'"},
             ["c.yaml:4: state_dir: '${' begins an environment variable; write ${NAME}"],
+        ),
+        (
+            {"reconcile": '{against: "chdb:x", every: 10, threshold: 0.01, often: yes}'},
+            [
+                "c.yaml:5: reconcile.against: 'chdb:x' names an embedded store, which one process can open; name a "
+                "server, or a log",
+                "c.yaml:5: reconcile.every: '10' is not a duration; write 200ms, 5s or 72h",
+                "c.yaml:5: reconcile.threshold: '0.01' is not a percentage; write 0.01%, or 0 where nothing may differ",
+                "c.yaml:5: reconcile.often: unknown key; known here: against, every, back, settle, threshold, mapping, "
+                "models",
+            ],
         ),
         (
             {"metrics": "{listen: 9464}", "log": "{level: loud}", "traces": "{endpoint: collector, retries: 3}"},

@@ -7,9 +7,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from flow.config import parse_threshold
 from flow.errors import ConfigError
 from flow.oracle.rollup import window_start_s
-from flow.reconcile.asked import Scope, parse_threshold
+from flow.reconcile.asked import Scope
 from flow.reconcile.buckets import GRAINS, Buckets, Names, added, compared, keys_of, moments
 from flow.reconcile.html import as_html
 from flow.reconcile.report import Reconciliation

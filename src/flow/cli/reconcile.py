@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config import load_config
+from ..config import load_config, parse_threshold
 from ..errors import BalanceError
-from ..reconcile.asked import Scope, parse_threshold
+from ..reconcile.asked import Scope
 from ..reconcile.html import as_html
 from ..reconcile.naming import EventDifference
 from ..reconcile.reconciling import Asked

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..job import Job
+from ..reconcile.in_job import Reconciler, Verdict
 from ..schema import REQUESTS, STANDARD_METERS, meter_and_per
 from ..sources.kafka import KafkaSource
 from ..steps.combine import OUTCOMES
@@ -46,6 +47,8 @@ class JobCollector(Collector):
         yield from self._rules()
         yield from self._quantities()
         yield from self._outbox()
+        if self._job.reconciler is not None:
+            yield from _reconciliations(self._job.reconciler)
         source = self._job.kafka_source
         if source is not None:
             yield from _kafka(source)
@@ -125,6 +128,21 @@ class JobCollector(Collector):
         yield counter("published_blocks", "Blocks published in this run.", published.blocks)
         yield counter("published_bytes", "Their size.", published.bytes)
         yield counter("publish_retries", "Tries that failed and were repeated.", published.retries)
+
+
+def _reconciliations(reconciler: Reconciler) -> Iterator[Metric]:
+    text = "Reconciliations in this run, by what they came to."
+    made = CounterMetricFamily("tallyflow_reconciliations", text, labels=["verdict"])
+    for verdict in Verdict:
+        made.add_metric([verdict.value], reconciler.counts[verdict])
+    yield made
+    last = reconciler.last
+    if last is not None:
+        text = "When the last reconciliation ended."
+        yield gauge("reconciliation_timestamp_seconds", text, last.finished_us / 1_000_000)
+        text = "1 if the last reconciliation was within its threshold."
+        yield gauge("reconciliation_passes", text, last.verdict in (Verdict.AGREES, Verdict.WITHIN))
+        yield gauge("reconciliation_differing", "Minutes or buckets that differed in it.", last.differing)
 
 
 def _kafka(source: KafkaSource) -> Iterator[Metric]:

@@ -74,7 +74,10 @@ def _held_to(report: UsageReport, scope: Scope) -> Scope:
     """The part of the scope that the report covers. Raises ConfigError."""
     if scope.customers is not None and not report.tells_customers:
         raise ConfigError(f"{report.label}: does not tell customers apart, so that it cannot be compared for one only")
-    held = replace(scope, from_s=max(scope.from_s, report.from_s), before_s=min(scope.before_s, report.before_s))
+    length_s = GRAIN_S[report.grain]
+    # Only buckets that are wholly within the scope.
+    from_s, before_s = -(-scope.from_s // length_s) * length_s, scope.before_s // length_s * length_s
+    held = replace(scope, from_s=max(from_s, report.from_s), before_s=min(before_s, report.before_s))
     if held.from_s >= held.before_s:
         covered = f"{iso(report.from_s)} to {iso(report.before_s)}"
         raise ConfigError(f"{report.label}: has buckets from {covered}; expected some of the period that was asked for")

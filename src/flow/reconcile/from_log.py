@@ -5,7 +5,7 @@ one has. The log is read whole to add up its digests, and once more if events ha
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,9 +62,17 @@ class LogSide:
     """Event files, which are read when it is made."""
 
     def __init__(
-        self, label: str, paths: Sequence[Path], names: Names, scope: Scope, limits: Limits, now_us: int
+        self,
+        label: str,
+        paths: Sequence[Path],
+        names: Names,
+        scope: Scope,
+        limits: Limits,
+        now_us: int,
+        on_step: Callable[[str], None] = lambda step: None,
     ) -> None:
         """`now_us`: the clock by which events of the future are rejected. Raises SourceError, OverflowStop."""
+        self._on_step = on_step
         self.label = label
         self.read = Read()
         self.conflicts: list[pa.RecordBatch] = []
@@ -149,6 +157,7 @@ class LogSide:
         fingerprints = FingerprintSet(None, 1)
         for decoded in _ahead(self._decoded()):
             assert decoded.identity is not None  # `identified` has computed it
+            self._on_step("reading the log")
             events = decoded.events
             verdicts = fingerprints.judge(decoded.identity, events.column("event_time_us"), None, events.num_rows)
             wanted = self._in_scope(events)

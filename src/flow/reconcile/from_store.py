@@ -32,8 +32,10 @@ CUSTOMERS_MAX = 1_000
 class StoreSide:
     """A store. It is opened for each question, since a process can hold one embedded store at a time."""
 
-    def __init__(self, store: Store, names: Names, ledger: Path | None = None) -> None:
-        """`ledger`: the folder in which the store's lineage keeps its events, if it does."""
+    def __init__(self, store: Store, names: Names, ledger: Path | None = None, threads: int | None = None) -> None:
+        """`ledger`: the folder in which the store's lineage keeps its events, if it does. `threads`: how many the store
+        may use for a question; None: as it likes."""
+        self._threads = threads
         self.label = store.url
         self.store = store
         self._names = names
@@ -42,7 +44,7 @@ class StoreSide:
     @contextmanager
     def open(self) -> Iterator[StoreClient]:
         """A connection that only reads. Raises StoreError."""
-        with connect(self.store, readonly=True) as client:
+        with connect(self.store, readonly=True, threads=self._threads) as client:
             check_schema(client)
             yield client
 

@@ -1,7 +1,7 @@
 """The other side of a reconciliation, found from how it is named."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..config import Config, load_config, parse_store
@@ -22,7 +22,9 @@ _STORES = ("chdb:", "clickhouse:")
 _CONFIGS = (".yaml", ".yml")
 
 
-def other_side(config: Config, against: Sequence[str], scope: Scope, names: Names, now_us: int) -> StoreSide | LogSide:
+def other_side(
+    config: Config, against: Sequence[str], scope: Scope, names: Names, now_us: int, on_step: Callable[[str], None]
+) -> StoreSide | LogSide:
     """Raises ConfigError, SourceError, OverflowStop."""
     first, *more = against
     if first.startswith(_STORES) or first.endswith(_CONFIGS):
@@ -33,7 +35,7 @@ def other_side(config: Config, against: Sequence[str], scope: Scope, names: Name
             raise ConfigError(f"--against {first}: that is the store itself")
         return side
     paths = find_logs(against)
-    return LogSide(", ".join(against), paths, names, scope, limits_of(config), now_us)
+    return LogSide(", ".join(against), paths, names, scope, limits_of(config), now_us, on_step)
 
 
 def usage_report(against: Sequence[str], mapping: Path | None) -> UsageReport | None:

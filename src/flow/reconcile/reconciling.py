@@ -48,22 +48,27 @@ class Asked:
 
 
 def reconcile(
-    config: Config, asked: Asked, now_us: int, on_step: Callable[[str], None] = lambda step: None
+    config: Config,
+    asked: Asked,
+    now_us: int,
+    on_step: Callable[[str], None] = lambda step: None,
+    threads: int | None = None,
 ) -> Reconciliation:
     """Compares the store of a config with another source.
 
-    `now_us`: the clock by which events of the future are rejected. Raises ConfigError, RefusedStart, SourceError,
+    `now_us`: the clock by which events of the future are rejected. `on_step` is told of each step, and of each batch of
+    a log. `threads`: how many the store may use for a question. Raises ConfigError, RefusedStart, SourceError,
     StateError, StoreError, OverflowStop.
     """
     names = Names()
-    here = StoreSide(config.store, names, config.ledger)
+    here = StoreSide(config.store, names, config.ledger, threads)
     on_step("reading")
     report = usage_report(asked.against, asked.mapping)
     if report is not None:
         return against_provider(here, report, asked.scope, asked.threshold, asked.models)
     if asked.mapping is not None or asked.models:
         raise ConfigError("--mapping, --model: only a provider's report is compared by them")
-    there = other_side(config, asked.against, asked.scope, names, now_us)
+    there = other_side(config, asked.against, asked.scope, names, now_us, on_step)
     kind = "log" if isinstance(there, LogSide) else "store"
     found = Reconciliation(here.label, there.label, kind, asked.scope, asked.threshold)
     descent = descend(here, there, names, asked.scope, on_step)

@@ -12,9 +12,10 @@ import json
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,9 @@ ENGINE_OPTIONS: dict[str, str] = {
     "background_pool_size": "2",
 }
 """Options of the embedded engine; the first connection of a process decides."""
+
+_ENGINE = threading.Lock()
+"""The first client of a process starts the embedded engine and the last one stops it: one thread at a time."""
 
 _CODES_WORTH_A_RETRY = frozenset(
     {
@@ -210,7 +214,8 @@ class StoreClient:
 
     def close(self) -> None:
         """Close the connection; the embedded engine stops with the last one of the process."""
-        self.native.close()
+        with _ENGINE if self.embedded else nullcontext():
+            self.native.close()
 
     def __enter__(self) -> Self:
         return self
@@ -235,13 +240,14 @@ class StoreClient:
         return translate(error, self.label)
 
 
-def connect(store: Store, *, readonly: bool = False) -> StoreClient:
+def connect(store: Store, *, readonly: bool = False, threads: int | None = None) -> StoreClient:
     """Open the store.
 
     Args:
         readonly: refuse every statement that could change something, and create nothing: a store that does
             not exist yet is an error then. Without it the directory of an embedded store is made; `migrate`
             makes the tables.
+        threads: how many the store may use for one statement; None: as it is set up.
     Raises:
         StoreUnavailable: the server does not answer.
         StoreError: the store is in use by another process, not writable, or refuses the user.
@@ -251,6 +257,8 @@ def connect(store: Store, *, readonly: bool = False) -> StoreClient:
         for name, value in (SETTINGS | (CLUSTER_SETTINGS if store.cluster is not None else {})).items():
             if client.knows_setting(name):
                 client.native.set_client_setting(name, value)
+        if threads is not None:
+            client.native.set_client_setting("max_threads", str(threads))
         if readonly:
             # 2 and not 1: settings of a single query (a format, a limit) may still be chosen, data may not be
             # changed.
