@@ -22,7 +22,7 @@ from ..errors import StateError
 from ..faults import point
 from ..state.files import SummedFile, explain, make_folder, summed_up, sync_folder, write_whole
 from ..steps.combine import TableRows, Tables
-from ..store.tables import ROLLUPS, TABLES
+from ..store.tables import LEFT_OUT, ROLLUPS, TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class BlockFile:
     name: str
     bytes: int
     crc32: int
+    columns: tuple[str, ...] = ()
+    """Those of the table that it has; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Outbox:
         files = [file.result() for file in writing]
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
-        body = json.dumps({"lineage": block.lineage, "files": [[f.table, f.name, f.bytes, f.crc32] for f in files]})
+        described = [[f.table, f.name, f.bytes, f.crc32, *([f.columns] if f.columns else [])] for f in files]
+        body = json.dumps({"lineage": block.lineage, "files": described})
         write_whole(self._json(number), f"{body}\n{zlib.crc32(body.encode())}\n".encode())
         point("outbox.after_json")
         return block
@@ -180,10 +183,14 @@ def _write_arrow(
     thread: ThreadPoolExecutor, path: Path, options: pa.ipc.IpcWriteOptions, table: str, rows: TableRows
 ) -> "Future[BlockFile]":
     """Writes and syncs a file on a thread, while this one makes the next batch, and then the next file's first."""
+    schema = TABLES[table]
+    left_out = LEFT_OUT.get(table, set()).difference(rows.schema.names)
+    if left_out:
+        schema = pa.schema([field for field in schema if field.name not in left_out])
     if table not in ROLLUPS:
-        rows = _cast(rows, TABLES[table])
-    elif rows.schema.names != ROLLUPS[table].names:
-        raise ValueError(f"{table} has the columns {ROLLUPS[table].names}, not {rows.schema.names}")
+        rows = _cast(rows, schema)
+    elif rows.schema.names != schema.names:
+        raise ValueError(f"{table} has the columns {schema.names}, not {rows.schema.names}")
     file = thread.submit(_ArrowFile, path, rows.schema, options).result()
     behind: Future[None] | None = None
     for batch in rows.batches:
@@ -192,7 +199,7 @@ def _write_arrow(
         behind = thread.submit(file.write, batch)
     if behind is not None:
         behind.result()
-    return thread.submit(file.finish, table)
+    return thread.submit(file.finish, table, tuple(schema.names) if left_out else ())
 
 
 class _ArrowFile:
@@ -216,13 +223,13 @@ class _ArrowFile:
                 raise explain(error, self._path, "write") from error
             raise
 
-    def finish(self, table: str) -> BlockFile:
+    def finish(self, table: str, columns: tuple[str, ...]) -> BlockFile:
         try:
             self._writer.close()
             self._file.close()
         except OSError as error:
             raise explain(error, self._path, "write") from error
-        return BlockFile(table, self._path.name, self._file.bytes, self._file.crc32)
+        return BlockFile(table, self._path.name, self._file.bytes, self._file.crc32, columns)
 
 
 def _cast(rows: TableRows, schema: pa.Schema) -> TableRows:

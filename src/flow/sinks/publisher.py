@@ -104,8 +104,8 @@ class Publisher:
         outbox.begin(block)
         for n, file in enumerate(block.files):
             point("publisher.before_insert")
-            columns, path = TABLES[file.table].names, outbox.folder / file.name
-            insert_arrow_file(self._client, file.table, columns, path, f"{block.token}-{n}")
+            columns = file.columns or TABLES[file.table].names
+            insert_arrow_file(self._client, file.table, columns, outbox.folder / file.name, f"{block.token}-{n}")
             point("publisher.after_insert")
         self._fence(self._client)  # before the block leaves: were it somebody else's turn, this copy may be needed
         outbox.done(block)

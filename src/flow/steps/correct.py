@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import OverflowStop
-from ..kernels import PER_SHIFT, Amounts, Combiner, Identity, identify, usage_lists
+from ..kernels import PER_SHIFT, SLOTS, Amounts, Combiner, Identity, identify, usage_lists
 from ..schema import EVENTS
 from .amend import without_events
 from .combine import Rollup, TableRows, Tables
@@ -25,6 +25,8 @@ ROWS_PER_TABLE_MAX = 1_000_000
 UNPRICED = 0
 """In place of a denominator."""
 _FLAG_UNPRICED = 1
+_NO_EVENTS = {"events", "digest"}
+_QUANTITIES = {f"q{slot}" for slot in range(SLOTS)}
 
 
 class Cost(NamedTuple):
@@ -69,6 +71,7 @@ class Corrector:
         self._currency = currency
         self._combiner = Combiner(currency)
         self._sums = {"rollup_minute": CorrectionSums(), "rollup_day": CorrectionSums()}
+        self._moved = False
         self.rows = 0
         """Rows that were added since the block began: it has no more groups than that."""
 
@@ -88,6 +91,7 @@ class Corrector:
 
     def _move(self, events: pa.RecordBatch, identity: Identity, before: Cost, after: Cost, moved: Any) -> None:
         """Has quantities and amounts leave the slots where they were, and arrive in others."""
+        self._moved = True
         usage = events.column("usage")
         quantity = np.where(moved, usage.values.field("quantity").to_numpy(), 0)
         arriving, old = (np.where(moved[:, None], cost.amounts, np.uint64(0)) for cost in (after, before))
@@ -121,11 +125,15 @@ class Corrector:
         rollup = Rollup(self._combiner, self._currency)
         for table, day in (("rollup_minute", False), ("rollup_day", True)):
             for found in rollup.files(day, ROWS_PER_TABLE_MAX):
-                yield table, TableRows(found.schema, self._corrected(table, found))
+                left_out = _NO_EVENTS if self._moved else _NO_EVENTS | _QUANTITIES
+                names = [name for name in found.schema.names if name not in left_out]
+                schema = pa.schema([found.schema.field(name) for name in names])
+                yield table, TableRows(schema, self._corrected(table, found, names))
 
-    def _corrected(self, table: str, rows: TableRows) -> Iterator[pa.RecordBatch]:
+    def _corrected(self, table: str, rows: TableRows, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """Without what is 0 in all rows."""
         for batch in rows.batches:
-            corrected = without_events(batch)
+            corrected = (without_events(batch) if self._moved else batch).select(names)
             self._sums[table].add(corrected)
             yield corrected
 
@@ -134,7 +142,7 @@ class Corrector:
         rollup_amount = self._sums["rollup_day"].units()
         minutes, days = (self._sums[table].cut() for table in ("rollup_minute", "rollup_day"))
         self._combiner.clear()
-        self.rows = 0
+        self.rows, self._moved = 0, False
         return Corrected(minutes, days, rollup_amount)
 
 

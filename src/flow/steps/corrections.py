@@ -109,17 +109,18 @@ class CorrectionSums:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Adds rows of a rollup."""
-        rows, masks = batch.num_rows, batch.column("unpriced").to_numpy()
+        rows, masks, has_quantities = batch.num_rows, batch.column("unpriced").to_numpy(), "q0" in batch.schema.names
         group, names = self._number_groups(batch) << _NAME_BITS, self._numbers(batch.column("meters"))
         for slot in range(SLOTS):
             code, amounts = group | names[slot], halves(batch.column(f"a{slot}").buffers()[1], rows)
             chosen = np.flatnonzero(is_not_zero(amounts))
             self._amount_code.append(code[chosen])
             self._amount.append(picked(amounts, chosen))
-            unpriced = np.flatnonzero(masks >> slot & 1)
-            if len(unpriced):
+            if has_quantities:
+                quantities = halves(batch.column(f"q{slot}").buffers()[1], rows)
+                unpriced = np.flatnonzero((masks >> slot & 1).astype(bool) & is_not_zero(quantities))
                 self._unpriced_code.append(code[unpriced])
-                self._unpriced.append(picked(halves(batch.column(f"q{slot}").buffers()[1], rows), unpriced))
+                self._unpriced.append(picked(quantities, unpriced))
 
     def _numbers(self, meters: pa.DictionaryArray) -> list[Any]:
         """Of each slot, the numbers of the names that rows have there; names are the same for the whole block."""
@@ -190,9 +191,9 @@ class CorrectionSums:
     def _entries(self) -> tuple[Any, Any, Any]:
         """Codes with amounts and unpriced quantities; None: there are none of the latter."""
         code, amount = np.concatenate(self._amount_code), np.concatenate(self._amount)
-        if len(self._unpriced) == 1:
-            return code, amount, None
         unpriced = np.concatenate(self._unpriced)
+        if not len(unpriced):
+            return code, amount, None
         codes = np.concatenate([code, *self._unpriced_code])
         return (
             codes,
@@ -204,13 +205,14 @@ class CorrectionSums:
 def correction_rows(found: Corrections, said: dict[str, Any]) -> Iterator[tuple[str, TableRows]]:
     """Rows of the table `corrections`; `said`: the columns that are the same in all of them."""
     whole = found.table()
+    if found.remainder is None:
+        whole = whole.drop_columns(["amount_remainder"])
+    if not found.unpriced_quantity.any():
+        whole = whole.drop_columns(["unpriced_quantity"])
     for first in range(0, found.rows, ROWS_PER_TABLE_MAX):
         table = whole.slice(first, ROWS_PER_TABLE_MAX).combine_chunks()
-        rows = table.num_rows
-        columns = {name: _same(value, rows) for name, value in said.items()}
+        columns = {name: _same(value, table.num_rows) for name, value in said.items()}
         columns |= {name: table[name].combine_chunks() for name in table.column_names}
-        columns["corrects"] = _same("", rows)
-        columns["quantity"] = _column(np.zeros((rows, 2), np.uint64), pa.binary(16))
         yield "corrections", table_rows(pa.table(columns))
 
 

@@ -30,6 +30,10 @@ def sums_at(numbers: Any, starts: Any) -> Any:
     """The sums of runs of numbers, modulo 2^128; `starts`: where each run begins, the first at 0."""
     found = np.empty((len(starts), 2), np.uint64)
     low, high = numbers[:, 0], numbers[:, 1]
+    if _fit_in_64_bits(low.view(np.int64), high.view(np.int64), starts):
+        found[:, 0] = _runs(low, starts)
+        found[:, 1] = found[:, 0].view(np.int64) >> 63
+        return found
     # 32 bits at a time: the sums of fewer than 2^32 of them do not wrap.
     first = _runs(low & _LOW_32, starts)
     second = _runs(low >> _32, starts)
@@ -37,6 +41,14 @@ def sums_at(numbers: Any, starts: Any) -> Any:
     found[:, 0] = second << _32 | first & _LOW_32
     found[:, 1] = _runs(high, starts) + (second >> _32)
     return found
+
+
+def _fit_in_64_bits(low: Any, high: Any, starts: Any) -> bool:
+    """Whether the sum of each run is certain to be within 63 bits and a sign."""
+    if not len(starts) or (low >> 63 != high).any():
+        return False
+    longest = int(np.diff(starts, append=len(low)).max())
+    return max(int(low.max()), -int(low.min())) * longest < 1 << 63
 
 
 def _runs(numbers: Any, starts: Any) -> Any:

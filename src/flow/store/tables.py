@@ -197,6 +197,12 @@ ANOMALIES = _schema(
     changed_at=_INSTANT,
 )
 
+LEFT_OUT = {
+    **{table: {"events", "digest", *(f"q{slot}" for slot in range(SLOTS))} for table in ROLLUPS},
+    "corrections": {"quantity", "unpriced_quantity", "amount_remainder", "corrects"},
+}
+"""Columns that a file may be without, which are then 0 or empty in all its rows, as in many correction deltas."""
+
 LINEAGES = _schema(lineage=pa.string(), created=_INSTANT, state_dir=pa.string(), currency=pa.string())
 
 TABLES: dict[str, pa.Schema] = {
