@@ -48,7 +48,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "sources": ("errors schema config state generate steps", "bytewax confluent_kafka numpy pyarrow"),
     "store": ("errors schema config", "clickhouse_connect chdb pyarrow"),
     "sinks": ("errors faults schema state kernels steps store", "bytewax pyarrow"),
-    "statements": ("errors schema rounding prices store", "rich"),
+    "statements": ("errors schema rounding prices steps store", "rich"),
     "reconcile": (
         "errors schema yaml_nodes config prices state adapters kernels steps sources store sinks",
         "numpy pyarrow yaml",
@@ -59,17 +59,16 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
-    "trial": ("errors schema prices state kernels rules steps sources", "pyarrow"),
     "rerate": (
         "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
         "numpy pyarrow",
     ),
-    "quarantine": ("errors faults schema config prices state rules steps store job", "pyarrow"),
+    "quarantine": ("errors faults schema config prices state steps store job", "pyarrow"),
     "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels rules steps sources store statements metrics run "
-        "cluster verify effect trial rerate reconcile quarantine amending",
+        "cluster verify effect rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -91,7 +90,6 @@ NO_FLOAT_ROOMS = (
     "reconcile",
     "verify",
     "effect",
-    "trial",
     "rerate",
 )
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}

@@ -89,6 +89,10 @@ def test_an_invoice_adds_up_at_every_level(billed: Pipeline) -> None:
     assert seen == {"total", *LEVELS}
     february = [row for key, row in truth(EVENTS)["month"].items() if key[1][0] == "acme" and key[0] < 1_772_323_200]
     assert Decimal(total["amount_exact"]).scaleb(15) == sum(row[1] for row in february)
+    told = invoice["estimate"]  # the horizon of these runs is unbounded, so that no period is ever closed
+    assert (told["ended_before"], told["still_to_come"]) == ("2026-03-01T00:00:00Z", None)
+    assert Decimal(told["amount_ended"]) == Decimal(total["amount_exact"])
+    assert told["watermark"] > told["ended_before"]
 
 
 def test_run_prints_the_balance_and_what_to_try_next(tmp_path: Path) -> None:

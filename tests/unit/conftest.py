@@ -78,4 +78,5 @@ def _column(field: pa.Field, values: list[Any]) -> pa.Array:
         values = [",".join(value or ["", "", "", ""]) for value in values]
     if pa.types.is_dictionary(field.type):
         return pa.array([value or "" for value in values], pa.string()).dictionary_encode()
-    return pa.array([0 if value is None else value for value in values], field.type)
+    absent: object = "" if pa.types.is_string(field.type) else 0
+    return pa.array([absent if value is None else value for value in values], field.type)

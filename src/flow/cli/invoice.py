@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from ..config import load_config
+from ..prices.book import load_price_book
+from ..statements.estimate import make_estimate
 from ..statements.invoice import make_invoice, parse_levels, parse_period
 from ..statements.render import as_csv, as_json, print_table
 from ..store import check_schema, connect
@@ -38,14 +40,25 @@ def invoice(
     format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
     rounding: Annotated[Rounding, typer.Option(help="How a line's halves are rounded.")] = Rounding.HALF_EVEN,
 ) -> None:
-    """A customer's period from its total down: each level adds up to the one above, exactly."""
+    """A customer's period from its total down: each level adds up to the one above, exactly.
+
+    Of a period that is open it also tells how complete it is, and what may still come.
+    """
     asked_period, levels = parse_period(period), parse_levels(by)
-    with connect(load_config(config).store, readonly=True) as client:
+    settings = load_config(config)
+    with connect(settings.store, readonly=True) as client:
         check_schema(client)
         found = make_invoice(client, customer, asked_period, levels, rounding.value)
+        estimate = make_estimate(
+            client,
+            customer,
+            asked_period,
+            settings.dedup.horizon_us,
+            lambda: load_price_book(settings.prices, settings.limits.quantity_max),
+        )
     if format_ is Format.JSON:
-        typer.echo(as_json(found))
+        typer.echo(as_json(found, estimate))
     elif format_ is Format.CSV:
-        typer.echo(as_csv(found), nl=False)
+        typer.echo(as_csv(found, estimate), nl=False)
     else:
-        print_table(found, Console())
+        print_table(found, Console(), estimate)

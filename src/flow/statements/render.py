@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -12,17 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from ..rounding import FEMTO_DIGITS, decimal_text, exact_text, readable_text
+from .estimate import Estimate
 from .invoice import LINE, Invoice, Item
+from .render_estimate import estimate_columns, estimate_json, estimate_lines, second_text
 
 
-def as_json(invoice: Invoice) -> str:
-    """One object; amounts, quantities and digests are strings: JSON readers would not hold them exactly."""
+def as_json(invoice: Invoice, estimate: Estimate | None = None) -> str:
+    """One object; amounts, quantities and digests are strings: JSON readers would not hold them exactly.
+
+    Of an open period `estimate` is one more (docs/confidence.md).
+    """
     total = _json_item(invoice, invoice.total)
     document = {
         "customer": invoice.customer,
         "period": invoice.period.name,
-        "from": _instant(invoice.period.start_s),
-        "to": _instant(invoice.period.end_s),
+        "from": second_text(invoice.period.start_s),
+        "to": second_text(invoice.period.end_s),
         "currency": invoice.currency,
         "rounding": invoice.rounding,
         "by": list(invoice.by),
@@ -30,14 +34,20 @@ def as_json(invoice: Invoice) -> str:
         "lines": total.get("items", []),
         "notes": invoice.notes,
     }
+    if estimate is not None:
+        document["estimate"] = estimate_json(estimate)
     return json.dumps(document, ensure_ascii=False, indent=2)
 
 
-def as_csv(invoice: Invoice) -> str:
-    """One row an item, with its level and its place; add up the rows of one level only."""
+def as_csv(invoice: Invoice, estimate: Estimate | None = None) -> str:
+    """One row an item, with its level and its place; add up the rows of one level only.
+
+    Of an open period there are more columns, which the row of the total has filled in.
+    """
+    estimated = {} if estimate is None else estimate_columns(estimate)
     meters = sorted(invoice.total.meters)
     columns = ["level", "customer", "period", *invoice.by, "currency", "amount_exact", "amount", "remainder"]
-    columns += ["events", "digest", *meters, *(f"unpriced_{meter}" for meter in meters)]
+    columns += ["events", "digest", *meters, *(f"unpriced_{meter}" for meter in meters), *estimated]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -58,12 +68,13 @@ def as_csv(invoice: Invoice) -> str:
                 "" if item.digest is None else f"{item.digest:032x}",
                 *("" if use is None else use.quantity for use in uses),
                 *("" if use is None else use.unpriced_quantity for use in uses),
+                *(estimated.values() if item.level == "total" else [""] * len(estimated)),
             ]
         )
     return out.getvalue()
 
 
-def print_table(invoice: Invoice, console: Console) -> None:
+def print_table(invoice: Invoice, console: Console, estimate: Estimate | None = None) -> None:
     """The invoice as tables; colours vanish by themselves where the console is no terminal."""
     console.print(Text(f"{printable(invoice.customer)}  {invoice.period.name}  {invoice.currency}", style="bold"))
     console.print(_items_table(invoice))
@@ -73,6 +84,10 @@ def print_table(invoice: Invoice, console: Console) -> None:
     console.print(Text(f"Rounded {invoice.rounding}, once, on each {LINE}; remainder = exact - rounded."))
     for note in invoice.notes:
         console.print(Text(f"! {note}", style="bold red"))
+    if estimate is not None:
+        console.print(Text("The period is open: more may come, and this is what is known.", style="bold"))
+        for line in estimate_lines(estimate, invoice.currency):
+            console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -154,7 +169,3 @@ def _grouped(number: str) -> str:
     whole, point, part = number.partition(".")
     sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
     return f"{sign}{int(digits):,}{point}{part}"
-
-
-def _instant(seconds: int) -> str:
-    return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
