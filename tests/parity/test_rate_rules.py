@@ -124,6 +124,21 @@ def test_products_and_factors() -> None:
     check(prices, [event(usage) for usage in usages])
 
 
+def test_matrix_operations_beside_tokens_of_a_decoding_strategy() -> None:
+    """The rows of docs/prices.md: operations by the thousand million, tokens by strategy and parallel samples."""
+    prices = book(
+        'meter: matrix_gigaops, per: 1_000_000_000, price: "0.35"',
+        'meter: output_tokens, price: "2", multiply: [{by: decoding, table: {1: "1", 2: "1.6"}, otherwise: "1"}], '
+        "times: [parallel_samples]",
+        unbilled="decoding, parallel_samples",
+    )
+    assert amount(prices, {"matrix_gigaops": 10**12}) == 350 * 10**15
+    usage = {"output_tokens": 1_000_000, "decoding": 2, "parallel_samples": 4}
+    assert amount(prices, usage) == Fraction("12.8") * 10**15
+    usages = [usage | {"matrix_gigaops": 2**62, "decoding": n} for n in range(4)]
+    check(prices, [event(usage) for usage in usages])
+
+
 def test_a_formula_is_the_sum_of_its_terms() -> None:
     prices = book(
         'model: dream, formula: [{meter: output_tokens, per: 1_000, price: "0.2"}, {meter: denoising_steps, per: 1, '

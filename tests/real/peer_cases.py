@@ -72,7 +72,8 @@ RULES: tuple[tuple[str, RoundingRule], ...] = (
     ("half[_ -]?down", "half-down"),
     ("ceil", "ceil"),
     ("floor", "floor"),
-    ("trunc", "down"),
+    ("trunc|^(round[_ -]?)?down\\b", "down"),
+    ("^(round[_ -]?)?up\\b", "up"),
     ("to cents", "half-up"),
 )
 
