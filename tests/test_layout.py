@@ -59,16 +59,17 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
+    "trial": ("errors schema prices state kernels rules steps sources", "pyarrow"),
     "rerate": (
         "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
         "numpy pyarrow",
     ),
-    "quarantine": ("errors faults schema config prices state steps store job", "pyarrow"),
+    "quarantine": ("errors faults schema config prices state rules steps store job", "pyarrow"),
     "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
         "config logs prices plans state generate traces kernels rules steps sources store statements metrics run "
-        "cluster verify effect rerate reconcile quarantine amending",
+        "cluster verify effect trial rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),
@@ -90,6 +91,7 @@ NO_FLOAT_ROOMS = (
     "reconcile",
     "verify",
     "effect",
+    "trial",
     "rerate",
 )
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}

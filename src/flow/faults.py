@@ -47,6 +47,9 @@ RERATE_POINTS = (
 REDRIVE_POINTS = ("redrive.prepared", "inbox.after_key", "redrive.put", "redrive.told")
 """Every point of putting rejected events back, in its order."""
 
+LATE_POINTS = ("late.prepared", "inbox.after_key", "late.put", "late.told")
+"""Every point of billing late events, in its order."""
+
 _passed: Counter[str] = Counter()
 _lock = threading.Lock()
 

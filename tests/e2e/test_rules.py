@@ -6,13 +6,16 @@ Then what fails is in rejected_events and flagged_events, once, and everything e
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.harness import Pipeline, balance, event, truth
+from typer.testing import CliRunner
 
+from flow.cli.app import make_app
+from flow.rounding import decimal_text
 from flow.rules.book import load_rule_book
 from flow.steps.watch_rules import UsedRules
 
@@ -110,3 +113,59 @@ def test_a_replay_of_the_ledger_flags_what_would_be_rejected(pipeline: Pipeline,
     assert again.views() == truth(made)
     counts = again.rows("SELECT rule, severity, count() FROM flagged_events GROUP BY ALL ORDER BY rule")
     assert counts == [("has-a-project", "flag", 40), ("known-customers", "reject", 30), ("output-of-small", "flag", 60)]
+
+
+def test_a_rejected_event_goes_back_once_its_customer_is_known(pipeline: Pipeline) -> None:
+    """A row of a table, too: what fails a rule was an event already, and is kept as one."""
+    good, unknown = event(1), event(2, customer="new")
+    pipeline.write("a.parquet", [good, unknown])
+    pipeline.run()
+
+    def redrive() -> Any:
+        words = ["rejected", "redrive", "--author", "Ann", "--reason", "signed", "--format", "json"]
+        return CliRunner().invoke(make_app(["rejected"]), [*words, "-c", str(pipeline.config_path)])
+
+    assert "is not in customers.txt" in redrive().output
+    with (pipeline.folder / "customers.txt").open("a") as file:
+        file.write("new\n")
+    assert json.loads(redrive().stdout)["events"] == 1
+    assert pipeline.run().balance == balance(accepted=2, rejected=1)
+    assert pipeline.views() == truth([good, unknown])
+
+
+def test_what_a_rule_book_would_have_made_of_the_ledger(pipeline: Pipeline) -> None:
+    """Given a ledger, with a third of which the new book would do what the present one does not."""
+    made = list(events())
+    pipeline.write("a.ndjson", made)
+    pipeline.run(rules=None)
+    stricter = RULES.replace("max: 1000}", "max: 4000}").replace("1001", "4001").replace("1000", "4000")
+    (pipeline.folder / "new.yaml").write_text(stricter.replace("severity: flag", "severity: reject", 1))
+    pipeline.config(rules="rules.yaml")
+    words = ["rules", "try", str(pipeline.folder / "new.yaml")]
+
+    def tried(*more: str) -> Any:
+        result = CliRunner().invoke(make_app(["rules"]), [*words, *more])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    found = json.loads(tried("-c", str(pipeline.config_path), "--format", "json"))
+    assert (found["events"], found["currency"], found["unknown"]) == (100, "USD", [])
+
+    def billed(chosen: Iterable[dict[str, Any]]) -> str:
+        rows = truth(list(chosen))["month"].values()
+        return decimal_text(sum(amount for _, amount, *_ in rows), 15, trim=True)
+
+    unknown = [one for one in made if one["customer"] in ("nobody", "gl")]
+    large = [one for one in made if one["usage"]["output_tokens"] > 4000]
+    either = [one for one in made if one in unknown or one in large]
+    assert found["after"]["rejected"] == {"events": len(either), "amount": billed(either)}
+    assert found["after"]["flagged"] == {"events": 0, "amount": "0"}
+    assert found["before"]["rejected"] == {"events": len(unknown), "amount": billed(unknown)}
+    of_rules = {rule["rule"]: rule for rule in found["after"]["rules"]}
+    assert of_rules["known-customers"]["customers"] == [
+        {"customer": name, "events": len(theirs), "amount": billed(theirs)}
+        for name, theirs in ((name, [one for one in made if one["customer"] == name]) for name in ("gl", "nobody"))
+    ]
+    assert [of_rules[name]["events"] for name in ("output-of-small", "has-a-project")] == [len(large), 40]
+    text = tried("--against", str(pipeline.folder / "ledger"))
+    assert f"of 100 accepted events {len(either)} would be rejected (no prices), 0 flagged" in text

@@ -106,6 +106,52 @@ def test_litellm_tiers_of_context_and_of_service(tmp_path: Path) -> None:
     ]
 
 
+def test_litellm_factors_of_regions_and_of_fast_requests(tmp_path: Path) -> None:
+    found = litellm(
+        tmp_path,
+        {
+            "input_cost_per_token": 5e-06,
+            "input_cost_per_token_above_200k_tokens": 1e-05,
+            "input_cost_per_token_batches": 2.5e-06,
+            "cache_read_input_token_cost": 1e-15,
+            "input_cost_per_image": 0.1,
+            "regional_processing_uplift_multiplier_eu": 1.10,
+            "regional_endpoint_uplift_multiplier": 1.1,
+            "provider_specific_entry": {"us": 1.2, "fast": 6.0, "moon": 2, "de": 0},
+        },
+    )
+    low, high = "price: {}", "above: [{{above: 200_000, price: {}}}]"
+
+    def row(names: str, one: str, other: str) -> str:
+        return f"model: m, {names}meter: input_tokens, {low.format(one)}, {high.format(other)}"
+
+    assert [text for text in rows(found) if "meter: input_tokens" in text] == [
+        row("", "5", "10"),
+        row("region: eu, ", "5.5", "11"),
+        row("region: us, ", "6", "12"),
+        row("service_tier: batch, ", "2.5", "10"),
+        row("service_tier: batch, region: eu, ", "2.75", "11"),
+        row("service_tier: batch, region: us, ", "3", "12"),
+        row("service_tier: fast, ", "30", "60"),
+        row("service_tier: fast, region: eu, ", "33", "66"),
+        row("service_tier: fast, region: us, ", "36", "72"),
+    ]
+    assert [text for text in rows(found) if "meter: input_tokens" not in text] == [
+        "model: m, meter: cached_input_tokens, price: 0.000000001",
+        "model: m, meter: input_images, per: 1, price: 0.1",
+        "model: m, service_tier: fast, meter: cached_input_tokens, price: 0.000000006",
+    ]
+    assert remarks(found, "left out") == [
+        "m: regional_endpoint_uplift_multiplier: a factor of 1.1 in every region but global; a book names each region",
+        "m: provider_specific_entry.moon: no region or service tier is known for it",
+        "m: provider_specific_entry.de: 0 is no factor",
+        "m: cached_input_tokens, standard, eu: 0.000000001 times 1.1 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, fast, eu: 0.000000006 times 1.1 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, standard, us: 0.000000001 times 1.2 is finer than 10^-15 a unit",
+        "m: cached_input_tokens, fast, us: 0.000000006 times 1.2 is finer than 10^-15 a unit",
+    ]
+
+
 def test_litellm_ranges(tmp_path: Path) -> None:
     steps = [
         {"range": [0, 32000.0], "input_cost_per_token": 1e-06, "output_cost_per_reasoning_token": 4e-06},
@@ -365,9 +411,36 @@ def test_genai_prices_by_key(tmp_path: Path) -> None:
         )
     ]
     assert remarks(found, "left out") == [
-        "p/m: stands for names by starts_with 'm-', and [{'contains': 'x'}] as well; a book has whole names",
+        "p/m: stands for names by starts_with 'm-', and [{'contains': 'x'}] as well; a book has whole names: "
+        "give those in use by --names",
         "p/m: prices.secrets_kg: no meter is known for it",
     ]
+
+
+def test_genai_prices_of_names_in_use(tmp_path: Path) -> None:
+    """The first model of the provider whose pattern stands for a name gives its price."""
+    patterns: list[Any] = [
+        {"equals": "Full"},
+        {"and": [{"starts_with": "gpt-4"}, {"ends_with": "-mini"}]},
+        {"or": [{"contains": "GPT-4"}, {"regex": "^o[0-9]$"}]},
+        {"regex": "("},
+        {"starts_with": "gpt"},
+    ]
+    models = [{"id": f"m{n}", "match": match, "prices": {"output_mtok": n + 1}} for n, match in enumerate(patterns)]
+    root = [{"id": "p", "models": models}, {"id": "q", "models": models[4:]}]
+    in_use = ["p/gpt-4-mini", "p/my-gpt-4", "p/o3", "p/o33", "p/full", "q/gpt-4-mini", "gpt-5", "r/gpt-5", "p/GPT-5"]
+    found = imported(tmp_path, Format.GENAI_PRICES, root, in_use=in_use)
+    prices = {price.selector[0]: price.price for price in found.prices if price.meter == "output_tokens"}
+    own = {f"p/m{n}": str(n + 1) for n in range(5)} | {"q/m4": "5", "p/Full": "1"}
+    named = {"p/gpt-4-mini": "2", "p/my-gpt-4": "3", "p/o3": "3", "p/full": "1", "q/gpt-4-mini": "5", "p/GPT-5": "5"}
+    assert prices == own | named
+    assert [text for text in remarks(found, "left out") if "is in use" in text] == [
+        f"{name}: is in use, and no pattern of the file stands for it" for name in ("gpt-5", "p/o33", "r/gpt-5")
+    ]
+    alone = imported(tmp_path, Format.GENAI_PRICES, root, provider="q", in_use=["gpt-5", "o3"])
+    assert {price.selector[0] for price in alone.prices} == {"m4", "gpt-5"}
+    with pytest.raises(ConfigError, match="litellm has whole names"):
+        litellm(tmp_path, {"input_cost_per_token": 1e-06}, in_use=["m"])
 
 
 def test_genai_prices_of_version_3_say_their_units(tmp_path: Path) -> None:
@@ -491,3 +564,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert printed.stdout == book.read_text()
     late = runner.invoke(make_app(), ["prices", "import", "litellm", str(file), "--from", "2026-01-01"])
     assert isinstance(late.exception, ConfigError)
+    model = {"id": "m", "match": {"starts_with": "gpt"}, "prices": {"input_mtok": 1}}
+    file.write_text(json.dumps([{"id": "p", "models": [model]}]))
+    (tmp_path / "names").write_text("p/gpt-5\n\n")
+    used = runner.invoke(
+        make_app(), ["prices", "import", "genai-prices", str(file), "--names", str(tmp_path / "names")]
+    )
+    assert {price.selector[0] for price in parse_price_book(used.stdout, "b").prices} == {"p/m", "p/gpt-5"}

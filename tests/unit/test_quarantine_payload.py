@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from flow.errors import RejectReason
 from flow.quarantine.json_text import Number, changed, parse, write
-from flow.quarantine.payload import Edit, Gate, check, check_original, edited, is_row
+from flow.quarantine.payload import Checked, Edit, Gate, edited, is_row, original
+from flow.quarantine.payload import check as check_all
+from flow.rules.book import parse_rule_book
 from flow.steps.batches import Columns, Limits
 from flow.steps.decode import decode
 
@@ -17,6 +19,21 @@ NOW_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 LIMITS = Limits(quantity_max=1000)
 GATE = Gate(LIMITS)
 EVENT = {"id": "e1", "time": "2026-03-01T11:00:00Z", "customer": "acme", "usage": {"input_tokens": 5}}
+
+
+def check(payload: bytes, gate: Gate, now_us: int) -> Checked:
+    """One payload, among others that are what they are."""
+    good, found, bad = check_all([line(), payload, b"{}"], gate, now_us)
+    assert (good.line, bad.reason) == (line(), "MISSING_ID")
+    return found
+
+
+def check_original(payload: bytes, reason: str, detail: str, gate: Gate, now_us: int, *, row: bool = False) -> Checked:
+    try:
+        return check(original(payload, reason, detail, gate.limits, row=row), gate, now_us)
+    except ValueError as error:
+        return Checked(None, reason, str(error))
+
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -171,7 +188,28 @@ def test_numbers_of_an_event_without_usage_are_no_meters() -> None:
     ],
 )
 def test_a_position_tells_rows_from_lines(position: str, format: str, expected: bool) -> None:
-    assert is_row(position, format) is expected
+    assert is_row(position, "MISSING_ID", format) is expected
+    assert not is_row(position, "RULE", format)
+
+
+RULES = """
+version: {name: v1, author: Ann, reason: first}
+rules:
+  - id: known
+    severity: reject
+    since: 2026-01-01T00:00:00Z
+    known: {customer: [acme]}
+    examples: {pass: [{customer: acme}], fail: [{customer: nobody}]}
+"""
+
+
+def test_an_event_that_a_rule_refused_is_held_to_the_rules_of_now() -> None:
+    book = parse_rule_book(RULES, "rules.yaml", lambda name: b"")
+    other = line(customer="other")
+    found = check(other, Gate(LIMITS, book), NOW_US)
+    assert (found.line, found.reason) == (None, "RULE")
+    assert found.detail.startswith("known: ")
+    assert check(other, GATE, NOW_US).line == other
 
 
 def test_a_column_that_could_not_be_read_is_no_value() -> None:

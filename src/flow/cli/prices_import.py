@@ -10,7 +10,7 @@ import typer
 from ..errors import ConfigError
 from ..prices.book import parse_price_book
 from ..prices.importing.collect import Imported
-from ..prices.importing.formats import Format, import_file
+from ..prices.importing.formats import Format, import_file, names_of
 from ..prices.importing.write import book_text
 from ..prices.values import parse_instant_us
 
@@ -27,11 +27,16 @@ def import_(
         str | None,
         typer.Option("--from", help="Since when prices hold that have no date there. Default: 1970-01-01T00:00:00Z."),
     ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="Names of models in use, one a line, for which a pattern of genai-prices may stand."),
+    ] = None,
 ) -> None:
     """Make a price book of a public price file; whatever cannot be in it is listed by name."""
     if out is not None and out.exists():
         raise ConfigError(f"{out}: exists; a price book is never overwritten: give another name")
-    imported = import_file(format_, file, provider, _from_us(from_))
+    in_use = names_of(names) if names is not None else []
+    imported = import_file(format_, file, provider, _from_us(from_), in_use)
     text = book_text(imported, f"{file.name} ({format_})")
     parse_price_book(text, str(out or "the imported book"))  # what was written can be read
     if out is None:

@@ -3,11 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import RejectReason
+from ..rules.book import RuleBook
+from ..rules.checker import NO_CLOCK_US, Checker
 from ..schema import DIMENSIONS
 from ..steps.batches import Decoded, Limits, Lines
+from ..steps.check import check as hold_to_rules
 from ..steps.decode import decode
 from ..steps.decode_json import is_meter_name
 from ..steps.inbox_rows import ORIGIN
@@ -38,10 +42,18 @@ class Gate:
     """What a run holds an event of the inbox against."""
 
     limits: Limits
+    rules: RuleBook | None = None
 
-    def decoded(self, line: bytes, now_us: int) -> Decoded:
-        """One line without its end."""
-        return decode(Lines(ORIGIN, 0, line + b"\n"), self.limits, now_us)
+    @cached_property
+    def _checker(self) -> Checker | None:
+        return Checker(self.rules.rules) if self.rules is not None and self.rules.rules else None
+
+    def decoded(self, lines: bytes, now_us: int) -> Decoded:
+        """Whole lines. As in a run, clocks say nothing of events of the inbox, which were read before."""
+        decoded = decode(Lines(ORIGIN, 0, lines), self.limits, now_us)
+        if self._checker is None or self.rules is None:
+            return decoded
+        return hold_to_rules(decoded, self._checker, self.rules.label, NO_CLOCK_US)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +64,53 @@ class Edit:
     value: object | None
 
 
-def is_row(source_position: str, format: str) -> bool:
+def is_row(source_position: str, reason: str, format: str) -> bool:
     """Whether what was rejected there was the row of a table, of which the payload is JSON; `format`: of the source."""
+    if reason == RejectReason.RULE.name:
+        return False  # a rule leaves the event itself, whatever it came as
     if _ARROW_MESSAGE.search(source_position):
         return True
     suffix = Path(source_position.rpartition(":")[0]).suffix.lower()
     return suffix in _TABLES or (format in ("parquet", "arrow") and not source_position.startswith(ORIGIN))
 
 
-def check_original(payload: bytes, reason: str, detail: str, gate: Gate, now_us: int, *, row: bool = False) -> Checked:
-    """A payload as it was rejected. The `row` of a table is JSON of its columns, and becomes a flat event."""
+def original(payload: bytes, reason: str, detail: str, limits: Limits, *, row: bool = False) -> bytes:
+    """A payload as it was rejected, as an event. The `row` of a table is JSON of its columns, and becomes a flat event.
+
+    Raises ValueError if somebody has to say more.
+    """
     if reason in PIECES:
-        return Checked(None, reason, f"{detail}; it is a piece of an input and no event: give it whole, by a fix")
-    if not row:
-        return check(payload, gate, now_us)
-    if reason == RejectReason.SCHEMA_MISMATCH.name and "binary" in detail:
-        return Checked(None, reason, f"{detail}; what its bytes mean as text has to be said, by a fix")
-    event = _of_columns(payload, gate.limits)
+        raise ValueError(f"{detail}; it is a piece of an input and no event: give it whole, by a fix")
+    event = _of_columns(payload, limits) if row else None
     if event is None:
-        return check(payload, gate, now_us)
+        return payload
+    if reason == RejectReason.SCHEMA_MISMATCH.name and "binary" in detail:
+        raise ValueError(f"{detail}; what its bytes mean as text has to be said, by a fix")
     unreadable = [name for name, value in event if isinstance(value, str) and value.startswith(_UNREADABLE)]
     if unreadable:
-        return Checked(None, reason, f"{detail}; column {unreadable[0]} could not be read: give its value, by a fix")
-    return check(write(event).encode(), gate, now_us)
+        raise ValueError(f"{detail}; column {unreadable[0]} could not be read: give its value, by a fix")
+    return write(event).encode()
 
 
-def check(payload: bytes, gate: Gate, now_us: int) -> Checked:
-    """One event, on one line; by the decoder of a run."""
-    line = payload.strip(b" \t\r\n")
-    if not line:
-        return Checked(None, RejectReason.INVALID_JSON.name, "it is empty")
-    if b"\n" in line:
-        return Checked(None, RejectReason.INVALID_JSON.name, "it has more than one line; an event stands on one")
-    decoded = gate.decoded(line, now_us)
-    if any(part.events.num_rows for part in decoded.parts):  # a correction is apart
-        return Checked(line)
-    (rejected,) = decoded.rejected.to_pylist()
-    return Checked(None, rejected["reason"], rejected["detail"])
+def check(payloads: Sequence[bytes], gate: Gate, now_us: int) -> list[Checked]:
+    """Events, each of which has to stand on one line; by the decoder of a run, all in one batch."""
+    found: list[Checked] = []
+    places: dict[int, int] = {}  # byte of the joined lines: number of the payload
+    joined = bytearray()
+    for number, payload in enumerate(payloads):
+        line = payload.strip(b" \t\r\n")
+        if not line:
+            found.append(Checked(None, RejectReason.INVALID_JSON.name, "it is empty"))
+        elif b"\n" in line:
+            found.append(Checked(None, RejectReason.INVALID_JSON.name, "it has several lines; an event stands on one"))
+        else:
+            found.append(Checked(line))
+            places[len(joined)] = number
+            joined += line + b"\n"
+    for rejected in gate.decoded(bytes(joined), now_us).rejected.to_pylist():
+        place = int(rejected["source_position"].rpartition(":")[2])
+        found[places[place]] = Checked(None, rejected["reason"], rejected["detail"])
+    return found
 
 
 def edited(payload: bytes, edits: Sequence[Edit], limits: Limits, *, row: bool = False) -> bytes:

@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from ..errors import ConfigError, RefusedStart
 from ..faults import point
 from ..job import event_limits
 from ..prices.book import load_price_book
+from ..rules.book import load_rule_book
 from ..state.directory import StateDirectory
 from ..state.files import explain, make_folder, write_whole
 from ..state.inbox import Inbox
@@ -35,7 +36,7 @@ from ..store import check_schema, connect, insert_arrow_file
 from ..store.queries.rejected import WAY_BACK_OPEN, Filter, RejectedEvent, by_status, payloads, rejected
 from ..store.tables import REDRIVES, REJECTED_FIXES, TABLES
 from .json_text import parse, write
-from .payload import Checked, Edit, Gate, check, check_original, edited, is_row
+from .payload import Checked, Edit, Gate, check, edited, is_row, original
 
 CHUNK_BYTES = 32 << 20
 """Payloads that are read, and put into one file of the inbox, at once."""
@@ -117,7 +118,8 @@ class Quarantine:
         config = self._config
         book = load_price_book(config.prices, config.limits.quantity_max)
         self.limits: Limits = event_limits(config, book)
-        self._gate = Gate(self.limits)
+        rules = load_rule_book(self._config.rules) if self._config.rules is not None else None
+        self._gate = Gate(self.limits, rules)
         self._client = connect(self._config.store, readonly=self._dry)
         try:
             check_schema(self._client)
@@ -145,25 +147,15 @@ class Quarantine:
         with self._alone():
             for chunk in self._chunks(filter, limit, done):
                 rows = []
-                for event, payload, fix in chunk:
-                    found = self._changed(event, payload, fix, change)
-                    if found.line is None:
-                        done.refuse(event, found)
-                        continue
+                fixes = {event.key: fix for event, _, fix in chunk}
+                for event, line in self._accepted(chunk, change, done):
                     done.events += 1
-                    if found.line != fix:
-                        rows.append(_row(event, found.line, by))
+                    if line != fixes[event.key]:
+                        rows.append(_row(event, line, by))
                 if rows:
                     content = _arrow(rows, REJECTED_FIXES)
                     self._insert("rejected_fixes", content, f"fix-{hashlib.sha256(content).hexdigest()}")
         return done
-
-    def _changed(self, event: RejectedEvent, payload: bytes | None, fix: bytes | None, change: Change) -> Checked:
-        row = fix is None and is_row(event.source_position, self._format)
-        try:
-            return check(change(fix or payload, row), self._gate, _now_us())
-        except ValueError as error:
-            return Checked(None, event.reason, str(error))
 
     # -- the way back
 
@@ -182,36 +174,17 @@ class Quarantine:
         """What `redrive` would do now. Raises StoreError."""
         done = Done()
         for chunk in self._chunks(filter, limit, done):
-            for event, payload, fix in chunk:
-                found = self._as_now(event, payload, fix)
-                if found.line is None:
-                    done.refuse(event, found)
-                else:
-                    done.events += 1
+            done.events += sum(1 for _ in self._accepted(chunk, None, done))
         return done
 
-    def _as_now(self, event: RejectedEvent, payload: bytes | None, fix: bytes | None) -> Checked:
-        if fix is not None:
-            return check(fix, self._gate, _now_us())
-        if payload is None:
-            detail = f"{event.payload_bytes} bytes; the limit is {self.limits.event_bytes_max}"
-            return Checked(None, "OVERSIZED", detail)
-        row = is_row(event.source_position, self._format)
-        return check_original(payload, event.reason, event.detail, self._gate, _now_us(), row=row)
-
     def _put_back(self, chunk: list[_Found], by: Signature, done: Done) -> None:
-        rows, lines, keys = [], bytearray(), []
-        for event, payload, fix in chunk:
-            found = self._as_now(event, payload, fix)
-            if found.line is None:
-                done.refuse(event, found)
-                continue
-            rows.append(_row(event, found.line, by) | {"file": "", "position": len(lines)})
-            lines += found.line + b"\n"
-            keys.append(event.key)
+        rows, lines = [], bytearray()
+        for event, line in self._accepted(chunk, None, done):
+            rows.append(_row(event, line, by) | {"file": "", "position": len(lines)})
+            lines += line + b"\n"
         if not rows:
             return
-        key = _digest(keys)
+        key = _digest(rows)
         write_whole(self._folder / f"{key}.arrow", _arrow(rows, REDRIVES))
         point("redrive.prepared")
         name = self._inbox.put("redrive", bytes(lines), key)
@@ -231,6 +204,36 @@ class Quarantine:
         _delete(path)
 
     # -- what both need
+
+    def _accepted(
+        self, chunk: list[_Found], change: Change | None, done: Done
+    ) -> Iterator[tuple[RejectedEvent, bytes]]:
+        """The events that a run would accept now, each on one line: changed, or as they are, by their last fix."""
+        asked, payloads = [], []
+        for event, payload, fix in chunk:
+            try:
+                payloads.append(self._candidate(event, payload, fix, change))
+                asked.append(event)
+            except ValueError as error:
+                done.refuse(event, Checked(None, event.reason, str(error)))
+        for event, found in zip(asked, check(payloads, self._gate, time.time_ns() // 1000), strict=True):
+            if found.line is None:
+                done.refuse(event, found)
+            else:
+                yield event, found.line
+
+    def _candidate(
+        self, event: RejectedEvent, payload: bytes | None, fix: bytes | None, change: Change | None
+    ) -> bytes:
+        """Raises ValueError."""
+        row = fix is None and is_row(event.source_position, event.reason, self._format)
+        if change is not None:
+            return change(fix or payload, row)
+        if fix is not None:
+            return fix
+        if payload is None:
+            raise ValueError(f"{event.payload_bytes} bytes; the limit is {self.limits.event_bytes_max}")
+        return original(payload, event.reason, event.detail, self.limits, row=row)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -314,8 +317,9 @@ def _row(event: RejectedEvent, line: bytes, by: Signature) -> dict[str, Any]:
     }
 
 
-def _digest(keys: Sequence[tuple[int, str]]) -> str:
-    return hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:32]
+def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of the rejected events, whatever is made of them."""
+    return hashlib.sha256(repr(sorted((row["seen_at"], row["source_position"]) for row in rows)).encode()).hexdigest()
 
 
 def _arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
@@ -334,7 +338,3 @@ def _delete(path: Path) -> None:
         path.unlink()
     except OSError as error:
         raise explain(error, path, "delete") from error
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

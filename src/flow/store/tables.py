@@ -108,6 +108,19 @@ FLAGGED_EVENTS = _schema(
     event_time=_INSTANT,
 )
 
+LATE_RESOLUTIONS = _schema(
+    created=_INSTANT,
+    seen_at=_INSTANT,
+    source_position=pa.string(),
+    source=_TEXT,
+    id=pa.string(),
+    decision=_TEXT,
+    counted=pa.string(),
+    author=pa.string(),
+    reason=pa.string(),
+    file=pa.string(),
+)
+
 INBOX_EVENTS = _schema(
     seen_at=_INSTANT,
     file=pa.string(),
@@ -201,6 +214,7 @@ TABLES: dict[str, pa.Schema] = {
     "corrections": CORRECTIONS,
     "flagged_events": FLAGGED_EVENTS,
     "inbox_events": INBOX_EVENTS,
+    "late_resolutions": LATE_RESOLUTIONS,
     "watermarks": WATERMARKS,
     "arrivals": ARRIVALS,
     "rejected_fixes": REJECTED_FIXES,

@@ -84,10 +84,11 @@ _Step = tuple[int, Tiers | None]
 class Collector:
     """Takes prices as a format gives them; `finish` makes a book's prices of them."""
 
-    def __init__(self, provider: str | None, from_us: int) -> None:
+    def __init__(self, provider: str | None, from_us: int, in_use: Iterable[str] = ()) -> None:
         """provider: take this provider's models only, without `provider/` before their names; from_us: since when
-        prices hold of which the file does not say it."""
+        prices hold of which the file does not say it; in_use: names of the book that patterns may stand for."""
         self.from_us = from_us
+        self.in_use = frozenset(in_use)
         self._provider = provider
         self._remarks: list[Remark] = []
         self._steps: dict[_Key, list[_Step]] = defaultdict(list)
@@ -104,6 +105,12 @@ class Collector:
             return name
         self.remark(Kind.LEFT_OUT, repr(model), "no name for a model")
         return None
+
+    def in_use_of(self, provider: str) -> list[str]:
+        """The names in use that can be of a provider, as it calls them."""
+        if self._provider is not None:
+            return sorted(self.in_use) if provider == self._provider else []
+        return sorted(name.removeprefix(f"{provider}/") for name in self.in_use if name.startswith(f"{provider}/"))
 
     def remark(self, kind: Kind, where: str, text: str) -> None:
         self._remarks.append(Remark(kind, where, text))

@@ -9,11 +9,12 @@ tier; of several that hold, the first one in the list does.
 By the definition of that file a usage that has no price of its own has that of the usage it is part of: cached input is
 input, reasoning is output. The book is given these for the standard meters, which it does not derive from each other.
 
-A model is found there by patterns; in the book it has its id, and the names that a pattern gives in full.
+A model is found there by patterns, the first one of the provider that matches, in small letters; in the book it has its
+id, the names that a pattern gives in full, and those of the names in use (`--names`) for which it is found.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,14 +69,20 @@ def read(root: Any, where: str, collector: Collector) -> None:
     providers = root.get("providers") if isinstance(root, dict) else root
     if not isinstance(providers, list):
         raise ConfigError(f"{where}: a list of providers is expected; is the file of this format?")
+    known: set[str | None] = set()
     units = _units(as_mapping(root.get("units") or {}, f"{where}: units")) if isinstance(root, dict) else {}
     for n, value in enumerate(providers):
         provider = as_mapping(value, f"{where}: [{n}]")
         provider_id, models = str(provider.get("id")), provider.get("models")
         if not isinstance(models, list):
             raise ConfigError(f"{where}: {provider_id}: a list of models is expected")
-        for model in models:
-            _read_model(collector, units, provider_id, as_mapping(model, f"{where}: {provider_id}"))
+        models = [as_mapping(model, f"{where}: {provider_id}") for model in models]
+        in_use = _in_use(collector.in_use_of(provider_id), models)
+        known |= {collector.name(provider_id, f"{provider_id}/{name}") for names in in_use for name in names}
+        for model, names in zip(models, in_use, strict=True):
+            _read_model(collector, units, provider_id, model, names)
+    for name in sorted(collector.in_use - known):
+        collector.remark(Kind.LEFT_OUT, name, "is in use, and no pattern of the file stands for it")
 
 
 def _units(table: Mapping[str, Any]) -> _Units:
@@ -88,16 +95,52 @@ def _units(table: Mapping[str, Any]) -> _Units:
     return found
 
 
-def _read_model(collector: Collector, units: _Units, provider: str, model: Mapping[str, Any]) -> None:
+def _in_use(names: Iterable[str], models: Sequence[Mapping[str, Any]]) -> list[set[str]]:
+    """For each model of a provider, those of the names that it is found by."""
+    found: list[set[str]] = [set() for _ in models]
+    for name in names:
+        for number, model in enumerate(models):
+            if _matches(model.get("match"), name.lower()):
+                found[number].add(name)
+                break
+    return found
+
+
+def _matches(match: Any, name: str) -> bool:
+    """Whether a pattern stands for a name in small letters."""
+    kind, value = next(iter(match.items())) if isinstance(match, dict) and match else ("", "")
+    if isinstance(value, list):
+        found = [_matches(one, name) for one in value]
+        return any(found) if kind == "or" else kind == "and" and all(found)
+    text = str(value).lower()
+    if kind == "regex":
+        try:
+            return re.search(str(value), name) is not None
+        except re.error:  # whose model keeps its id; the pattern is told with those that no book can hold
+            return False
+    return (
+        (kind == "equals" and name == text)
+        or (kind == "starts_with" and name.startswith(text))
+        or (kind == "ends_with" and name.endswith(text))
+        or (kind == "contains" and text in name)
+    )
+
+
+def _read_model(
+    collector: Collector, units: _Units, provider: str, model: Mapping[str, Any], in_use: Collection[str]
+) -> None:
     key = f"{provider}/{model.get('id')}"
     exact, patterns = _names(model.get("match"))
-    found = [collector.name(provider, f"{provider}/{name}") for name in sorted({str(model.get("id")), *exact})]
+    own = sorted({str(model.get("id")), *exact, *in_use})
+    found = [collector.name(provider, f"{provider}/{name}") for name in own]
     names = [name for name in found if name is not None]
     if not names:
         return
     if patterns:
         collector.remark(
-            Kind.LEFT_OUT, key, f"stands for names by {', '.join(patterns)} as well; a book has whole names"
+            Kind.LEFT_OUT,
+            key,
+            f"stands for names by {', '.join(patterns)} as well; a book has whole names: give those in use by --names",
         )
     for name in names:
         # What is said of a model is said once, though it has several names.

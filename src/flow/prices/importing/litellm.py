@@ -5,16 +5,20 @@ prompt tokens (`_above_200k_tokens`) and a service tier (`_priority`). LiteLLM t
 one with it is missing, and so does this: at a tier, too, contexts above an edge have the price of standard requests
 there if the tier has none. Reasoning is part of the output where it has no price of its own.
 
+Factors on token prices become prices: of a region (`regional_processing_uplift_multiplier_eu`, or `us` under
+`provider_specific_entry`) for each service tier, and of the service tier `fast`.
+
 The same file with only its token prices, as decimal text under `usd_per_token`, is read as well.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from .collect import TOKENS, Collector, Kind, Names, Tiers
-from .numbers import as_mapping
+from .numbers import as_decimal, as_mapping
 
 _TOKEN_METERS = {
     "input_cost_per_token": "input_tokens",
@@ -67,6 +71,11 @@ _KEY = re.compile(
 )
 _IS_PRICE = re.compile(r"cost|price|pricing|dbu|multiplier|provider_specific_entry")
 _STEPS = "tiered_pricing"
+_UPLIFT = re.compile(r"regional_processing_uplift_multiplier_([a-z]{2})")
+_ANYWHERE_UPLIFT = "regional_endpoint_uplift_multiplier"
+_FACTORS = "provider_specific_entry"
+_REGION = re.compile("[a-z]{2}")
+_FAST = "fast"
 _SEARCHES = "search_context_"
 _SEARCH_SIZE = "search_context_size_"
 
@@ -94,10 +103,23 @@ class _Model:
         self._key = key
         self._name = name
         self._prices: _Prices = defaultdict(dict)
+        self._regions: dict[str, Decimal] = {}
+        """What token prices are multiplied by in a region."""
+        self._fast: Decimal | None = None
+        """And at the service tier `fast`."""
 
     def read(self, model: Mapping[str, Any]) -> None:
         for key, value in _price_keys(model):
-            if value is not None:
+            if value is None:
+                continue
+            if key == _FACTORS:
+                for name, factor in as_mapping(value, self._place(key)).items():
+                    self._take_factor(f"{key}.{name}", name, factor)
+            elif (uplift := _UPLIFT.fullmatch(key)) is not None:
+                self._take_factor(key, uplift[1], value)
+            elif key == _ANYWHERE_UPLIFT:
+                self._leave(key, f"a factor of {value} in every region but global; a book names each region")
+            else:
                 self._take(key, value)
         if isinstance(steps := model.get(_STEPS), list):
             self._take_steps(steps)
@@ -127,6 +149,18 @@ class _Model:
         tiers = self._prices[meter, tier]
         if tiers.setdefault(edge, money) != money:
             self._leave(key, f"another key says {tiers[edge].price} for the same {meter}")
+
+    def _take_factor(self, key: str, name: str, value: Any) -> None:
+        """What all token prices of a region, or of a service tier, are multiplied by."""
+        factor = as_decimal(value)
+        if factor is None or factor <= 0:
+            self._leave(key, f"{value!r} is no factor")
+        elif name == _FAST:
+            self._fast = factor
+        elif _REGION.fullmatch(name):
+            self._regions[name] = factor
+        else:
+            self._leave(key, "no region or service tier is known for it")
 
     def _take_steps(self, steps: list[Any]) -> None:
         """`tiered_pricing`: the whole request has the price of the range that its prompt falls in; the last one has no
@@ -190,12 +224,47 @@ class _Model:
         of_input = [meter for meter, _ in self._prices if meter.endswith("_tokens")]
         context = [meter for meter in of_input if not meter.startswith(_OUTPUT_METERS)]
         self._collector.count_as_context(self._name, context)
+        offered: _Prices = defaultdict(dict)
         for (meter, tier), tiers in self._prices.items():
-            if 0 not in tiers:
-                edge = min(tiers)
-                self._leave(meter, f"a price above {edge:,} prompt tokens without one below")
-                continue
+            if 0 in tiers:
+                offered[meter, tier] = tiers
+            else:
+                self._leave(meter, f"a price above {min(tiers):,} prompt tokens without one below")
+        self._offer_fast(offered)
+        for (meter, tier), tiers in offered.items():
             self._collector.offer(Names(self._name, tier), meter, self._collector.from_us, tiers)
+        for region, factor in self._regions.items():
+            self._offer_region(offered, region, factor)
+
+    def _offer_fast(self, offered: _Prices) -> None:
+        """Prices of the service tier `fast`, where the file has a factor for it and no price."""
+        if self._fast is None:
+            return
+        of_tokens = [meter for meter, tier in offered if tier is None and meter.endswith("_tokens")]
+        for meter in of_tokens:
+            scaled = self._scaled(f"{meter}, {_FAST}", offered[meter, None], self._fast)
+            if scaled is not None:
+                offered.setdefault((meter, _FAST), scaled)
+
+    def _offer_region(self, offered: _Prices, region: str, factor: Decimal) -> None:
+        """The prices of a region at every service tier: all of a meter, for a row that names the region alone would
+        tie with one that names a tier alone."""
+        for meter in sorted({meter for meter, _ in offered if meter.endswith("_tokens")}):
+            of_meter = {tier: tiers for (name, tier), tiers in offered.items() if name == meter}
+            scaled = {
+                tier: self._scaled(f"{meter}, {tier or 'standard'}, {region}", tiers, factor)
+                for tier, tiers in of_meter.items()
+            }
+            if all(tiers is not None for tiers in scaled.values()):
+                for tier, tiers in scaled.items():
+                    names = Names(self._name, tier, region)
+                    self._collector.offer(names, meter, self._collector.from_us, tiers)
+
+    def _scaled(self, place: str, tiers: Tiers, factor: Decimal) -> Tiers | None:
+        """The tiers times a factor; None where one of them does not go into a book, which is said."""
+        found = {edge: self._collector.scaled(self._place(place), money, factor) for edge, money in tiers.items()}
+        whole = {edge: money for edge, money in found.items() if money is not None}
+        return whole if len(whole) == len(found) else None
 
     def _tell_borrowed(self, meter: str, tier: str, own: Tiers) -> None:
         borrowed = sorted(self._prices[meter, tier].keys() - own.keys())

@@ -1,0 +1,204 @@
+"""`tallyflow late`: events older than the horizon, and whether they were billed before."""
+
+import json
+import time
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..amending.effect import added_up
+from ..amending.resolving import BILLED, CONFLICTING, DUPLICATE, Asked, Outcome
+from ..amending.resolving import resolve as resolve_config
+from ..config import load_config
+from ..errors import ConfigError
+from ..prices.values import instant_text, parse_instant_us
+from ..rounding import FEMTO_DIGITS, exact_text
+from ..statements.render import printable
+from ..store import check_schema, connect
+from ..store.queries.late import STATES, Filter, LateEvent, late_events
+from .correct import MINUTE_S, plain_effect, print_effects
+
+SHOWN_MAX = 50
+HOUR_US = 3_600_000_000
+
+late = typer.Typer(help="Late events: what they are, and whether they were billed before.", no_args_is_help=True)
+
+
+@late.callback()
+def _late() -> None:
+    pass
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")]
+SourceOption = Annotated[list[str] | None, typer.Option("--source", help="Of this source; may be repeated.")]
+CustomerOption = Annotated[list[str] | None, typer.Option("--customer", help="Of this customer; may be repeated.")]
+FromOption = Annotated[str | None, typer.Option("--from", help="With event times from this instant on.")]
+ToOption = Annotated[str | None, typer.Option("--to", help="With event times before this instant.")]
+StateOption = Annotated[list[str] | None, typer.Option("--state", help=f"One of {', '.join(STATES)}.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many events.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
+
+
+def _filter(
+    source: list[str] | None, customer: list[str] | None, from_: str | None, to: str | None, state: list[str] | None
+) -> Filter:
+    """Raises ConfigError with all that is wrong."""
+    problems = [f"--state: {name!r} is none of {', '.join(STATES)}" for name in state or [] if name not in STATES]
+    instants: dict[str, int | None] = {}
+    for option, given in (("--from", from_), ("--to", to)):
+        try:
+            instants[option] = None if given is None else parse_instant_us(given)
+        except ValueError as error:
+            problems.append(f"{option}: {given!r} {error}")
+    if problems:
+        raise ConfigError(problems)
+    times = instants["--from"], instants["--to"]
+    return Filter(tuple(source or ()), tuple(customer or ()), *times, states=tuple(state or ()))
+
+
+# ---- list ---------------------------------------------------------------------------------------------------------
+
+
+@late.command("list")
+def list_(
+    config: ConfigOption,
+    source: SourceOption = None,
+    customer: CustomerOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    state: StateOption = None,
+    limit: LimitOption = 1000,
+    format_: FormatOption = Format.TABLE,
+) -> None:
+    """Late events, how late they were, and what was decided of them."""
+    asked = _filter(source, customer, from_, to, state)
+    with connect(load_config(config).store, readonly=True) as client:
+        check_schema(client)
+        found = late_events(client, asked, limit)
+    if format_ is Format.JSON:
+        typer.echo(json.dumps([_plain(event) for event in found], ensure_ascii=False, indent=2))
+    elif found:
+        _print_list(found, Console())
+    else:
+        typer.echo("No event was late." if asked == Filter() else "No late event is like that.")
+
+
+def _plain(event: LateEvent) -> dict[str, Any]:
+    return {
+        "seen_at": instant_text(event.seen_at_us),
+        "source_position": event.source_position,
+        "source": event.source,
+        "id": event.id,
+        "time": instant_text(event.event_time_us),
+        "hours_behind_watermark": _hours(event),
+        "event": json.loads(event.payload),
+        "state": event.state,
+        "counted": json.loads(event.counted) if event.counted else None,
+        "author": event.author,
+        "reason": event.reason,
+        "file": event.file,
+    }
+
+
+def _hours(event: LateEvent) -> int:
+    """Whole hours that its time was behind the watermark."""
+    return (event.watermark_us - event.event_time_us) // HOUR_US
+
+
+def _print_list(found: list[LateEvent], console: Console) -> None:
+    table = Table(title="late events", title_justify="left")
+    for name in ("time", "source", "id", "customer"):
+        table.add_column(name, overflow="fold")
+    table.add_column("hours late", justify="right")
+    table.add_column("state")
+    for event in found[:SHOWN_MAX]:
+        cells = (event.source, event.id, json.loads(event.payload)["customer"])
+        shown = (Text(printable(text)) for text in cells)
+        table.add_row(instant_text(event.event_time_us), *shown, f"{_hours(event):,}", event.state)
+    console.print(table)
+    if len(found) > SHOWN_MAX:
+        console.print(f"The first {SHOWN_MAX} of {len(found):,} events; --format json has all.")
+
+
+# ---- resolve ------------------------------------------------------------------------------------------------------
+
+
+@late.command()
+def resolve(
+    config: ConfigOption,
+    author: Annotated[str, typer.Option(help="Who decides.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, or a link to it.")] = "",
+    source: SourceOption = None,
+    customer: CustomerOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    force_bill: Annotated[bool, typer.Option("--force-bill", help="Without a ledger: bill them.")] = False,
+    force_duplicate: Annotated[
+        bool, typer.Option("--force-duplicate", help="Without a ledger: they were billed before.")
+    ] = False,
+    limit: LimitOption = 100_000,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would be billed, and change nothing.")] = False,
+    format_: FormatOption = Format.TABLE,
+) -> None:
+    """Look waiting events up in the ledger: bill those that were never counted, in their own windows, each once."""
+    if force_bill and force_duplicate:
+        raise ConfigError("--force-bill, --force-duplicate: give one of them")
+    forced = BILLED if force_bill else DUPLICATE if force_duplicate else None
+    asked = Asked(_filter(source, customer, from_, to, None), limit, author, reason, forced)
+    outcome = resolve_config(load_config(config), asked, time.time_ns() // 1000, dry=dry)
+    if format_ is Format.JSON:
+        typer.echo(json.dumps(_plain_outcome(outcome), ensure_ascii=False, indent=2))
+    else:
+        _print(outcome, dry, Console())
+
+
+def _plain_outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "currency": outcome.currency,
+        "events": [
+            {
+                "source": one.event.source,
+                "id": one.event.id,
+                "source_position": one.event.source_position,
+                "decision": one.decision,
+                "event": json.loads(one.event.payload),
+                "counted": json.loads(one.counted) if one.counted else None,
+            }
+            for one in outcome.decided
+        ],
+        "changes": [plain_effect(effect) for effect in added_up(outcome.changes, MINUTE_S)],
+        "files": outcome.files,
+    }
+
+
+def _print(outcome: Outcome, dry: bool, console: Console) -> None:
+    effects = added_up(outcome.changes, MINUTE_S)
+    if effects:
+        print_effects(effects, f"what is billed, in {outcome.currency}", SHOWN_MAX, console)
+    for one in outcome.decided:
+        if one.decision == CONFLICTING:
+            came = one.event.payload.decode()
+            said = f"{one.event.source} {one.event.id}: came as {came}, was counted as {one.counted}"
+            console.print(Text(printable(said)), soft_wrap=True)
+    counts = Counter(one.decision for one in outcome.decided)
+    if not counts:
+        console.print("No late event waits.")
+        return
+    amount = exact_text(sum(effect.amount_femto for effect in effects), FEMTO_DIGITS)
+    verb = "would be" if dry else "are"
+    told = f"{counts[BILLED]:,} {verb} billed: {amount} {outcome.currency}"
+    told += f"; {counts[DUPLICATE]:,} {verb} duplicates of what was billed; {counts[CONFLICTING]:,} conflicting."
+    if outcome.files:
+        told += f" The next run, or the one that is on, counts {', '.join(outcome.files)} of the inbox."
+    console.print(told, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""Late events: looked up in the ledger, and billed once if they were never counted."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flow.amending.resolving import Asked, resolve
+from flow.cli.app import make_app
+from flow.errors import ConfigError
+from flow.faults import LATE_POINTS
+from flow.state.inbox import Inbox
+from flow.store.queries.late import Filter
+from flow.verify import verify
+
+from .harness import Event, Pipeline, balance, event, truth
+
+NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
+FIRST = [event(n, NINE + timedelta(hours=3 * n)) for n in range(3)]
+"""Behind the last of them, the horizon has passed the first, which is forgotten."""
+AGAIN = FIRST[0]
+OTHER = FIRST[0] | {"usage": {"input_tokens": 1}}
+NEW = event(7, NINE + timedelta(minutes=1), usage={"input_tokens": 1_000_000, "output_tokens": 3})
+MORE = event(8, NINE + timedelta(minutes=2), customer="zeta", usage={"images": 2})
+LATE = [AGAIN, OTHER, NEW, MORE, MORE]
+DECISIONS = ["duplicate", "conflicting", "billed", "billed", "duplicate"]
+NOW_US = 1_800_000_000_000_000
+
+
+@pytest.fixture
+def waiting(pipeline: Pipeline) -> Pipeline:
+    """A pipeline in which five events were late."""
+    pipeline.write("1.ndjson", FIRST)
+    pipeline.run(shards=1, dedup={"horizon": "1h"})
+    pipeline.write("2.ndjson", LATE)
+    assert pipeline.run().balance == balance(accepted=3, late=5)
+    return pipeline
+
+
+def asked(**changes: Any) -> Asked:
+    return Asked(**{"filter": Filter(), "limit": 100, "author": "ana", "reason": "ticket 9"} | changes)
+
+
+def decisions(pipeline: Pipeline) -> list[str]:
+    app = make_app(["late", "sql"])
+    done = CliRunner().invoke(app, ["late", "list", "-c", str(pipeline.config_path), "--format", "json"])
+    assert done.exit_code == 0, done.output
+    return [row["state"] for row in json.loads(done.stdout)]
+
+
+def check_billed(pipeline: Pipeline) -> None:
+    """Everything is counted once, in its own window, and `corrections` says what came late."""
+    billed: list[Event] = [*FIRST, NEW, MORE]
+    assert pipeline.views() == truth(billed)
+    assert verify(pipeline.config()).difference_count == 0
+    rows = pipeline.rows(
+        "SELECT id, toString(window_start), meter, toString(quantity), toString(amount), kind, author, reason "
+        "FROM corrections ORDER BY id, meter"
+    )
+    said = ("late", "ana", "ticket 9")
+    assert rows == [
+        (NEW["id"], "2026-03-01 09:01:00", "input_tokens", "1000000", "0.6", *said),
+        (NEW["id"], "2026-03-01 09:01:00", "output_tokens", "3", "0.0000072", *said),
+        (NEW["id"], "2026-03-01 09:01:00", "requests", "1", "0", *said),
+        (MORE["id"], "2026-03-01 09:02:00", "images", "2", "0", *said),
+        (MORE["id"], "2026-03-01 09:02:00", "requests", "1", "0", *said),
+    ]
+
+
+def test_what_was_never_counted_is_billed_once(waiting: Pipeline, tmp_path: Path) -> None:
+    before = waiting.views()
+    would = resolve(waiting.config(), asked(), NOW_US, dry=True)
+    assert (decisions(waiting), waiting.views()) == (["waiting"] * 5, before)
+    done = resolve(waiting.config(), asked(), NOW_US)
+    assert [one.decision for one in done.decided] == DECISIONS == [one.decision for one in would.decided]
+    assert done.changes == would.changes
+    assert json.loads(done.decided[1].counted)["usage"] == FIRST[0]["usage"]
+    assert decisions(waiting) == DECISIONS
+    assert resolve(waiting.config(), asked(), NOW_US).decided == []
+    assert waiting.run().balance == balance(accepted=5, late=5)
+    check_billed(waiting)
+    told = {(row.customer, row.id, row.meter): row.quantity for row in done.changes}
+    billed = waiting.rows("SELECT customer, id, meter, quantity FROM corrections")
+    assert told == {(customer, id_, meter): quantity for customer, id_, meter, quantity in billed}
+    waiting.write("3.ndjson", [NEW])  # it is remembered now
+    assert waiting.run().balance == balance(accepted=5, duplicate=1, late=5)
+
+    replayed = Pipeline(tmp_path / "replayed")
+    source = {"kind": "ledger", "path": str(waiting.folder / "ledger")}
+    assert replayed.run(source=source, shards=1, dedup={"horizon": "1h"}).balance == balance(accepted=5)
+    check_billed(replayed)
+    assert replayed.views() == waiting.views()
+
+
+class Ended(BaseException):
+    """What a point raises."""
+
+
+def test_a_command_that_is_cut_short_is_done_by_the_next(waiting: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at one point after the other, and each time the next one begins where it was."""
+    for where in LATE_POINTS:
+
+        def end(name: str, where: str = where) -> None:
+            if name == where:
+                raise Ended
+
+        with monkeypatch.context() as patch, pytest.raises(Ended):
+            patch.setattr("flow.faults.on_point", end)
+            resolve(waiting.config(), asked(), NOW_US)
+    resolve(waiting.config(), asked(), NOW_US)
+    assert decisions(waiting) == DECISIONS
+    assert len(Inbox(waiting.folder / "state").names()) == 1
+    assert waiting.run().balance == balance(accepted=5, late=5)
+    check_billed(waiting)
+
+
+def test_without_a_ledger_somebody_decides(waiting: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="the ledger knows whether an event was counted"):
+        resolve(waiting.config(), asked(forced="billed"), NOW_US)
+    del waiting.settings["ledger"]
+    with pytest.raises(ConfigError) as refused:
+        resolve(waiting.config(), asked(reason=""), NOW_US)
+    assert [line.partition(":")[0] for line in refused.value.errors] == ["--reason", "ledger"]
+    resolve(waiting.config(), asked(filter=Filter(customers=("acme",)), forced="duplicate"), NOW_US)
+    assert decisions(waiting) == ["duplicate", "conflicting", "duplicate", "waiting", "waiting"]
+    done = resolve(waiting.config(), asked(forced="billed"), NOW_US)
+    assert [(one.event.id, one.decision) for one in done.decided] == [(MORE["id"], "billed"), (MORE["id"], "duplicate")]
