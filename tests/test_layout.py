@@ -54,7 +54,10 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "numpy pyarrow yaml",
     ),
     "job": ("errors schema config prices state generate rules steps sources sinks reconcile", "bytewax"),
-    "metrics": ("errors schema config state steps sources sinks job reconcile", "prometheus_client opentelemetry"),
+    "metrics": (
+        "errors schema config anomalies state steps store sources sinks job reconcile",
+        "prometheus_client opentelemetry",
+    ),
     "run": ("errors faults config prices state rules steps store sinks job metrics reconcile", "bytewax"),
     "cluster": ("errors config logs prices state store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
@@ -68,8 +71,8 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
-        "config logs prices plans state generate traces kernels rules steps sources store statements metrics run "
-        "cluster verify effect trial rerate reconcile quarantine amending",
+        "config logs anomalies prices plans state generate traces kernels rules steps sources store statements metrics "
+        "run cluster verify effect trial rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

@@ -336,8 +336,8 @@ class Anomalies(_Model):
     """An hour of a model that is new to a customer, against the usual hour of all its models."""
     share_factor: Factor = 5
     """A share of duplicate, rejected or unpriced events against the usual one."""
-    loop_factor: Factor = 8
-    """Requests of one size from one project, against its usual hour."""
+    loop_factor: Factor = 10
+    """Requests of even size from one project, against its usual hour."""
     price_factor: Factor = 4
     """Price per unit of a model, in either direction."""
     tracked_max: Annotated[int, count(1, 10**6)] = 10_000

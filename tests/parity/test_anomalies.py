@@ -18,7 +18,7 @@ from tests.oracle.anomalies import HOUR_US, Arrived, Flag, Twin, level
 from tests.oracle.batches import PROPERTY, event_batch, plain_event, rated, selection
 
 from flow.anomalies.found import Kind
-from flow.anomalies.intake import SAMPLED, Intake
+from flow.anomalies.intake import SAMPLED_MAX, Intake
 from flow.anomalies.levels import NUMBER_MAX, levels_of, number_of
 from flow.anomalies.series import RING, Series
 from flow.anomalies.tally import Tally, carried, shifted, whole
@@ -189,14 +189,16 @@ def sizes(intake: Intake, hour: int, count: int, even: bool, seed: int) -> None:
 @pytest.mark.parametrize("even", [True, False])
 def test_a_loop_is_many_requests_of_one_size(even: bool) -> None:
     intake = Intake(Anomalies())
-    for hour in range(RING):
+    intake.enter(0)  # of which nothing is known, so that one in SAMPLED_MAX would be looked at
+    assert intake.sampled == SAMPLED_MAX
+    for hour in range(1, RING + 1):
         sizes(intake, hour, 30, False, hour)
-    sizes(intake, RING, 30, False, RING)
-    sizes(intake, RING, 600, even, 1)
-    intake.enter(RING + 1)
+    sizes(intake, RING + 1, 30, False, 0)
+    sizes(intake, RING + 1, 600, even, 1)
+    intake.enter(RING + 2)
     found = intake.take()
     assert [(row.kind, row.customer, row.project) for row in found] == [("request_loop", "acme", "search")] * even
-    assert all(row.seen == 630 * SAMPLED * 10**15 for row in found)
+    assert all(row.seen == 630 * 10**15 for row in found)
 
 
 # ---- Arithmetic ----
@@ -244,3 +246,13 @@ def test_of_more_names_than_the_limit_the_lowest_hashes_stay() -> None:
         kept.append(sorted(series.names))
     assert kept[0] == kept[1]
     assert len(kept[0]) == 5
+
+
+def test_the_sample_gets_thinner_with_the_rate() -> None:
+    intake = Intake(Anomalies())
+    rates = []
+    for hour, events in enumerate((10, 16_383, 16_384, 40_000, 10**9, 5)):
+        intake.enter(hour)
+        rates.append(intake.sampled)
+        intake.count_sources(["a"], [events], [0])
+    assert rates == [SAMPLED_MAX, 1, 1, 2, 4, SAMPLED_MAX]

@@ -30,6 +30,7 @@ MEASURED = Measured(
     memory_bytes=2**30,
     retries=2,
     views={"usage_by_minute": View(1_000_100.0, 999_990.0), "usage_by_hour": View(None, None)},
+    anomalies_open={"silence": 2, "usage_spike": 0},
 )
 STATUS = Status(1_000_101.0, "pid 7 on here, since then", True, "abc", Depth(3, 5 * 2**20, 4.0), MEASURED, "")
 
@@ -56,6 +57,7 @@ def test_everything_is_on_it() -> None:
         "90 fingerprints, 2.0 KiB, 10.00 % of what was judged",
         "published 1.0 s ago, shows events until 1970-01-12 13:46:30 UTC",
         "nothing published in this run",
+        "2 silence",
     ):
         assert words in text
 

@@ -7,17 +7,19 @@ import numpy as np
 
 from ..config import Anomalies
 from .found import SPIKE_RULE, UNIT, Found, Kind, leveled, shared, silence
-from .levels import levels_of, steps_of
+from .levels import STEPS, levels_of, steps_of
 from .rules import above, gone, share
 from .series import Name, Series, hash_of, packed, unpacked
 from .tally import Tally, added_up
 
-SAMPLED = 64
-"""One event in so many, chosen by fingerprint, is looked at for its size."""
+SAMPLED_MAX = 64
+"""At the least, one event in so many, chosen by fingerprint, is looked at for its size."""
+_SAMPLES_AN_HOUR = 1 << 14
 SAMPLES_MIN = 24
 SPREAD_MAX = 2**14
 """Spreads are variances of levels; a larger one is as good as this."""
 _SPREAD_HOURS_MIN = 8
+_EVEN = 3  # times less spread than usual
 _PENDING_MAX = 1 << 16
 
 
@@ -37,6 +39,8 @@ class Intake:
         self.closed = False
         """Whether an hour was closed since somebody has set this to False."""
         self._begin(-1)
+        self.sampled = SAMPLED_MAX
+        """One event in so many is looked at in this hour: a power of 2, by how many there were in the hour before."""
 
     def _begin(self, hour: int) -> None:
         self._hour = hour
@@ -52,6 +56,9 @@ class Intake:
         if hour > self._hour:
             if self._hour >= 0:
                 self._close()
+                judged = sum(events for events, _ in self._of_source.values())
+                wanted = (judged // _SAMPLES_AN_HOUR).bit_length()
+                self.sampled = min(1 << wanted, SAMPLED_MAX)
             self._begin(hour)
 
     def count(self, read: int, rejected: int) -> None:
@@ -162,16 +169,16 @@ class Intake:
         spread = np.where(count > few, SPREAD_MAX, (few * sums[:, 2] - sums[:, 1] ** 2) // (few * few))
         spread = np.minimum(spread, SPREAD_MAX)
         usual = series.usual("spread", rows)
-        even = (usual.hours >= _SPREAD_HOURS_MIN) & (2 * spread <= usual.median) & (count >= SAMPLES_MIN)
-        levels = levels_of(count)
-        loops = above(series, "events", "out", rows, levels, steps_of(settings.loop_factor), 0, even)
+        even = (usual.hours >= _SPREAD_HOURS_MIN) & (_EVEN * spread <= usual.median) & (count >= SAMPLES_MIN)
+        levels = levels_of(count * self.sampled)
+        loops = above(series, "events", "out", rows, levels, steps_of(settings.loop_factor), STEPS, even)
         series.push("spread", rows[count >= _SPREAD_HOURS_MIN], spread[count >= _SPREAD_HOURS_MIN].astype(np.int16))
         rule = f"requests of even size over {settings.loop_factor} times the usual hour"
         found = []
         for n in np.flatnonzero(loops.told).tolist():
             who = dict(zip(("customer", "project"), names[n], strict=True))
-            seen, level, unit = int(count[n]) * SAMPLED * UNIT, int(levels[n]), SAMPLED * UNIT
-            found.append(leveled(Kind.REQUEST_LOOP, hour, "events", seen, level, loops, n, unit, rule, **who))
+            seen, level = int(count[n]) * self.sampled * UNIT, int(levels[n])
+            found.append(leveled(Kind.REQUEST_LOOP, hour, "events", seen, level, loops, n, UNIT, rule, **who))
         series.forget(hour)
         return found
 
@@ -188,7 +195,7 @@ class Intake:
         """The open hour."""
         self._gather()
         sizes = [self._sizes.dump(), packed(list(self._names))]
-        counted = {"hour": self._hour, "read": self._read, "rejected": self._rejected}
+        counted = {"hour": self._hour, "sampled": self.sampled, "read": self._read, "rejected": self._rejected}
         return {**counted, "sources": self._of_source, "sizes": sizes}
 
     def load(self, usual: dict[str, Any], opened: dict[str, Any]) -> None:
@@ -196,7 +203,7 @@ class Intake:
         for name, each in self._series().items():
             each.load(usual[name])
         self._begin(opened["hour"])
-        self._read, self._rejected = opened["read"], opened["rejected"]
+        self._read, self._rejected, self.sampled = opened["read"], opened["rejected"], opened["sampled"]
         self._of_source = {name: list(sums) for name, sums in opened["sources"].items()}
         self._sizes.load(opened["sizes"][0])
         self._names = {tuple(name): n for n, name in enumerate(unpacked(opened["sizes"][1]))}

@@ -28,7 +28,7 @@ COMMANDS = (
     "doctor",
 )
 """In the order in which help shows them; each is a function in the module of its name."""
-GROUPS = ("prices", "plan", "rules", "rejected", "conflicts", "late")
+GROUPS = ("prices", "plan", "rules", "rejected", "conflicts", "late", "anomalies")
 """Commands with commands of their own: a Typer in the module of its name."""
 
 

@@ -85,6 +85,9 @@ def _add_measured(table: Table, found: Measured, at_s: float, before: Status | N
     table.add_row("publishing", f"{found.retries:,} tries were repeated in this run")
     remembered = f"{found.fingerprints:,} fingerprints, {_size(found.dedup_memory_bytes)}"
     table.add_row("deduplication", f"{remembered}, {_share(found)} of what was judged was a repeat")
+    if found.anomalies_open is not None:
+        kinds = [f"{count:,} {kind}" for kind, count in found.anomalies_open.items() if count]
+        table.add_row("anomalies open", Text(", ".join(kinds), style="yellow") if kinds else "none")
     for name, view in found.views.items():
         shown = "nothing published in this run"
         if view.published_s is not None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -10,11 +11,15 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from .. import __version__
+from ..anomalies.found import Kind
+from ..errors import StoreError
 from ..job import Job
 from ..reconcile.in_job import Reconciler, Verdict
 from ..schema import REQUESTS, STANDARD_METERS, meter_and_per
 from ..sources.kafka import KafkaSource
 from ..steps.combine import OUTCOMES
+from ..store.client import StoreClient
+from ..store.queries.anomalies import open_anomalies
 from .depth import outbox_depth
 
 OTHER_METERS = "other"
@@ -36,6 +41,7 @@ class JobCollector(Collector):
         self._job = job
         self._writers = writers
         self._ready = ready
+        self._open: dict[str, int] | None = None
         self._known = frozenset(STANDARD_METERS) | job.book.meters | job.book.unbilled | {REQUESTS}
 
     def describe(self) -> list[Metric]:
@@ -49,6 +55,7 @@ class JobCollector(Collector):
         yield from self._outbox()
         if self._job.reconciler is not None:
             yield from _reconciliations(self._job.reconciler)
+        yield from self._anomalies()
         source = self._job.kafka_source
         if source is not None:
             yield from _kafka(source)
@@ -113,6 +120,25 @@ class JobCollector(Collector):
             none.add_metric([name], unpriced[name])
         yield billed
         yield none
+
+    def _anomalies(self) -> Iterator[Metric]:
+        found = CounterMetricFamily("tallyflow_anomalies", "Found out of line in this run.", labels=["kind"])
+        waiting = GaugeMetricFamily(
+            "tallyflow_anomalies_open",
+            "In the store, of all writers, and not acknowledged; asked once a minute.",
+            labels=["kind"],
+        )
+        for kind in map(str, Kind):
+            found.add_metric([kind], sum(writer.anomalies[kind] for writer in list(self._job.sink.writers)))
+            if self._open is not None:
+                waiting.add_metric([kind], self._open.get(kind, 0))
+        yield found
+        yield waiting
+
+    def look(self, client: StoreClient) -> None:
+        """Asks the store what is open; if it cannot tell, what it said before stays."""
+        with suppress(StoreError):
+            self._open = open_anomalies(client)
 
     def _outbox(self) -> Iterator[Metric]:
         job = self._job

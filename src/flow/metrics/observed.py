@@ -38,6 +38,8 @@ def observed(job: Job) -> Iterator[None]:
             health = Health(job)
             ProcessCollector(registry=registry)
             GCCollector(registry)
-            registry.register(JobCollector(job, observer.writers, health.ready))
+            collector = JobCollector(job, observer.writers, health.ready)
+            registry.register(collector)
+            job.publisher.look = collector.look
             ends.enter_context(Endpoint(config.metrics.address(job.process), registry, health))
         yield

@@ -58,6 +58,8 @@ class Measured:
     """Of all processes, resident."""
     retries: int
     views: dict[str, View]
+    anomalies_open: dict[str, int] | None
+    """In the store, of each kind; None: it was not asked yet."""
 
 
 @dataclass(frozen=True)
@@ -217,4 +219,13 @@ def _measured(scrape: _Scrape) -> Measured | None:
             )
             for view in VIEW_TABLES
         },
+        _open(scrape),
     )
+
+
+def _open(scrape: _Scrape) -> dict[str, int] | None:
+    """Each process tells what the whole store has."""
+    found: dict[str, int] = {}
+    for labels, value in scrape.of_name("anomalies_open"):
+        found[labels["kind"]] = max(found.get(labels["kind"], 0), round(value))
+    return found or None

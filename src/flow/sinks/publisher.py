@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 30.0
 LOOK_S = 0.05
+LOOK_EVERY_S = 60.0
 ABANDON_S = 5.0
 """How long to wait for the insert that is on, once its answer matters no more."""
 BUSY_TRIES_MAX = 64
@@ -65,6 +66,9 @@ class Publisher:
         """Why the store could not be reached at the last try; empty: it could."""
         self.on_published: Callable[[Block, int], None] = lambda block, begun_ns: None
         """Told of each block that the store has taken, and when the try that did it began, in ns since 1970."""
+        self.look: Callable[[StoreClient], None] = lambda client: None
+        """May ask the store something, behind a block, every LOOK_EVERY_S at most."""
+        self._look_at = 0.0
 
     # -- for the dataflow
 
@@ -115,6 +119,9 @@ class Publisher:
         self.published.blocks += 1
         self.published.bytes += block.bytes
         self.on_published(block, begun_ns)
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self.look(self._client)
         return True
 
     # -- the thread

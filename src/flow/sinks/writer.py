@@ -65,6 +65,11 @@ class Writer:
         self.totals_before: Counter[str] = Counter()
         """The same when this run began."""
 
+    @property
+    def anomalies(self) -> Counter[str]:
+        """What was found out of line in this run, by kind."""
+        return self._builder.anomalies.found if self._builder.anomalies is not None else Counter()
+
     def resume(self, manifest: dict[str, Any] | None) -> None:
         """Goes on from the last committed snapshot.
 

@@ -1,10 +1,11 @@
 """Feeds the detector of anomalies of one writer from its batches and from the rows of its blocks, in columns.
 
 Usage comes from the minute rows of a block: sums of customer, model and hour, at a price per row and not per event. Of
-the events themselves only outcomes and sources are counted, and one in 64 is looked at for its size. An event of an
-hour that was closed before it is taken out again, so that what is found does not depend on where blocks are cut.
+the events themselves only outcomes and sources are counted, and one in up to 64 is looked at for its size. An event of
+an hour that was closed before it is taken out again, so that what is found does not depend on where blocks are cut.
 """
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pyarrow as pa
 
 from ..anomalies.detector import AMOUNT, EVENTS, HOUR_US, QUANTITY, UNPRICED, WIDTH, Detector
 from ..anomalies.found import Found
-from ..anomalies.intake import SAMPLED
 from ..anomalies.tally import added_up
 from ..config import Anomalies
 from ..kernels import SLOTS, Combiner
@@ -25,7 +25,6 @@ _CHUNK_ROWS = 1 << 14
 _CELLS_PER_ROW_MAX = 8
 _GROUPS_MAX = 1 << 18
 _SIZE_MAX = 1 << 40  # what is larger is as large as this: no sum over a batch overflows
-_SAMPLED_BITS = np.uint64(SAMPLED - 1)
 _SAMPLE_SHIFT = np.uint64(40)  # shards are chosen by the low half of a fingerprint, the sample by bits of the high one
 
 
@@ -34,6 +33,8 @@ class UsageWatch:
 
     def __init__(self, currency: str, settings: Anomalies) -> None:
         self.detector = Detector(settings)
+        self.found: Counter[str] = Counter()
+        """What was found in this run, by kind."""
         self._currency = currency
         self._watermark_us = -1
         self._late: Combiner | None = None
@@ -92,7 +93,8 @@ class UsageWatch:
         """Sizes of the sampled events, by the customer and project that sent them."""
         events, identity = rated.events, rated.judged.routed.identity
         high = np.frombuffer(identity.fingerprint, np.uint64)[1::2]
-        rows = accepted[(high[accepted] >> _SAMPLE_SHIFT) & _SAMPLED_BITS == 0]
+        bits = np.uint64(self.detector.intake.sampled - 1)
+        rows = accepted[(high[accepted] >> _SAMPLE_SHIFT) & bits == 0]
         if not len(rows):
             return
         customers, projects = (events.column(name) for name in ("customer", "project"))
@@ -189,7 +191,9 @@ class UsageWatch:
     def close(self) -> list[Found]:
         """The block is whole: what was found since the last one."""
         self._flush()
-        return self.detector.close(self._watermark_us)
+        found = self.detector.close(self._watermark_us)
+        self.found.update(str(row.kind) for row in found)
+        return found
 
     # -- the snapshot
 
