@@ -5,7 +5,7 @@ Nothing is imported from the project.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 Row = tuple[Fraction | None, Fraction, Fraction]
@@ -44,6 +44,40 @@ def volume(rows: Sequence[Row], quantity: Fraction, zero_usage_flat_fee: bool = 
         return rows[0][2] if zero_usage_flat_fee else Fraction(0)
     _, price, flat = rows[tier_at(rows, quantity)]
     return sum((size * price for size, _ in slices(quantity)), flat)
+
+
+def parts(rows: Sequence[Row], quantity: Fraction, whole: bool) -> list[Fraction]:
+    """What stands on a bill: the units of each tier, and the flat fee of each that was reached."""
+    units: dict[int, Fraction] = {}
+    for size, end in slices(quantity, *(up_to for up_to, _, _ in rows)):
+        number = tier_at(rows, quantity if whole else end)
+        units[number] = units.get(number, Fraction(0)) + size
+    return [part for number, count in units.items() for part in (count * rows[number][1], rows[number][2])]
+
+
+ROUNDED = {
+    "half-even": round,
+    "half-up": lambda number: math.floor(number + Fraction(1, 2)),
+    "ceil": math.ceil,
+    "floor": math.floor,
+}
+"""Of numbers that are not below 0."""
+
+
+def bill(
+    charges: Sequence[Fraction],
+    percent: Fraction,
+    least: Fraction | None,
+    most: Fraction | None,
+    rounded: Callable[[Fraction], Fraction],
+    each_line: bool,
+) -> Fraction:
+    """The total of charges: discount, then the maximum, then the minimum; rounded at every step, or once."""
+    step = rounded if each_line else Fraction
+    total = sum((step(charge) - step(step(charge) * percent / 100) for charge in charges), Fraction(0))
+    total = total if most is None else min(total, step(most))
+    total = total if least is None else max(total, step(least))
+    return rounded(total)
 
 
 def packages(size: Fraction, price: Fraction, free: Fraction, quantity: Fraction, begun_is_whole: bool) -> Fraction:

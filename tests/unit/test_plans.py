@@ -4,6 +4,7 @@ Method: every model against the oracle, which walks usage slice by slice, on tie
 sevenths among them) that hypothesis makes up; then tables for the edges and the rules that are a choice.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -180,6 +181,42 @@ TERMS = st.fixed_dictionaries(
 )
 CORRECTIONS = st.lists(st.integers(-15, 25), min_size=1, max_size=6)
 """Usage of rows or periods; below 0 takes back."""
+
+
+@given(tier_rows(), st.booleans(), LIMITS, st.booleans(), st.sampled_from([0, 15, 100]), ROUNDINGS, QUANTITIES)
+def test_a_whole_bill(
+    rows: list[oracle.Row],
+    whole: bool,
+    limits: Limits,
+    of_plan: bool,
+    percent: int,
+    rounding: Rounding,
+    quantity: Fraction,
+) -> None:
+    """Thirds of a unit are converted and rounded up, each part is charged, discounted, capped, topped up and rounded;
+    in steps it comes to the same."""
+    conversion, converted = Conversion(Fraction(1, 3), "ceil", 1), Fraction(math.ceil(quantity / 3 * 10), 10)
+    charge = Charge(
+        "m",
+        tiered(rows, whole),
+        conversion,
+        discount_percent=Fraction(percent),
+        limits=Limits() if of_plan else limits,
+    )
+    contract = Plan("p", "USD", (charge,), "contract", rounding, limits if of_plan else Limits())
+    unit = Fraction(1, 10**rounding.digits)
+    least, most = (None if femto is None else femto / FEMTO for femto in (limits.minimum_femto, limits.maximum_femto))
+    wanted = oracle.bill(
+        oracle.parts(rows, converted, whole),
+        Fraction(percent),
+        least,
+        most,
+        lambda amount: oracle.ROUNDED[rounding.rule](amount / unit) * unit,
+        rounding.at == "line",
+    )
+    assert amounts([rate(contract, {"m": quantity})]) == [wanted]
+    steps = rate_periods(contract, [{"m": quantity / 4}, {"m": quantity / 2}, {"m": quantity / 4}])
+    assert sum(amounts(steps)) == wanted
 
 
 @FEWER
