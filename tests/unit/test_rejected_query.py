@@ -59,6 +59,8 @@ def test_each_event_has_its_status(filled: StoreClient) -> None:
     assert [event.reason for event in found] == REASONS
     assert [event.payload_bytes for event in found] == [len(payload) for payload in PAYLOADS]
     assert [event.rejected_again_for for event in found] == ["", "", "", "", "", "INVALID_TIME", ""]
+    as_null = filled.rows("SELECT status FROM rejected_outcomes ORDER BY seen_at SETTINGS join_use_nulls = 1")
+    assert [status for (status,) in as_null] == OUTCOMES
     assert [event.inbox_position for event in found[1:4]] == ["", "inbox/1.ndjson:2", "inbox/1.ndjson:3"]
 
 

@@ -34,6 +34,7 @@ SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fs
 -- Rejected events with what has become of them: `status` is open, fixed (a corrected payload is there), waiting (in the
 -- inbox), or what the run has made of it since: accepted, duplicate, conflicting, late, or rejected again, for
 -- `rejected_again_for`, in a row of its own with the position inbox/<inbox_file>:<inbox_position>.
+-- ifNull: a reader whose profile has join_use_nulls gets the same.
 CREATE OR REPLACE VIEW rejected_outcomes AS
 SELECT
     rejected.seen_at AS seen_at,
@@ -42,18 +43,18 @@ SELECT
     rejected.detail AS detail,
     rejected.payload AS payload,
     multiIf(
-        outcome.file != '', toString(outcome.outcome),
-        redrive.file != '', 'waiting',
-        fix.fixes != 0, 'fixed',
+        ifNull(outcome.file, '') != '', toString(ifNull(outcome.outcome, '')),
+        ifNull(redrive.file, '') != '', 'waiting',
+        ifNull(fix.fixes, 0) != 0, 'fixed',
         'open'
     ) AS status,
-    toString(outcome.reason) AS rejected_again_for,
-    fix.payload AS fixed_payload,
-    redrive.author AS redriven_by,
-    redrive.reason AS redriven_because,
+    toString(ifNull(outcome.reason, '')) AS rejected_again_for,
+    ifNull(fix.payload, '') AS fixed_payload,
+    ifNull(redrive.author, '') AS redriven_by,
+    ifNull(redrive.reason, '') AS redriven_because,
     redrive.created AS redriven_at,
-    redrive.file AS inbox_file,
-    redrive.position AS inbox_position
+    ifNull(redrive.file, '') AS inbox_file,
+    ifNull(redrive.position, 0) AS inbox_position
 FROM rejected_events AS rejected
 LEFT JOIN (
     SELECT seen_at, source_position, count() AS fixes, argMax(payload, created) AS payload
@@ -62,5 +63,4 @@ LEFT JOIN (
 ) AS fix ON fix.seen_at = rejected.seen_at AND fix.source_position = rejected.source_position
 LEFT JOIN redrives AS redrive
     ON redrive.seen_at = rejected.seen_at AND redrive.source_position = rejected.source_position
-LEFT JOIN inbox_events AS outcome ON outcome.file = redrive.file AND outcome.position = redrive.position
-SETTINGS join_use_nulls = 0;
+LEFT JOIN inbox_events AS outcome ON outcome.file = redrive.file AND outcome.position = redrive.position;

@@ -36,15 +36,15 @@ class Filter:
     def where(self) -> tuple[str, dict[str, Any]]:
         """The condition, and its parameters."""
         given = {
-            "has({reasons:Array(String)}, reason)": ("reasons", list(self.reasons)),
+            "has(splitByChar(',', {reasons:String}), reason)": ("reasons", ",".join(self.reasons)),
             "startsWith(source_position, {prefix:String})": ("prefix", self.prefix),
             "source_position = {position:String}": ("position", self.position),
             "seen_at >= fromUnixTimestamp64Micro({from_us:Int64}, 'UTC')": ("from_us", self.from_us),
             "seen_at < fromUnixTimestamp64Micro({before_us:Int64}, 'UTC')": ("before_us", self.before_us),
             "positionCaseInsensitiveUTF8(detail, {text:String}) > 0": ("text", self.text),
-            "has({statuses:Array(String)}, status)": ("statuses", list(self.statuses)),
+            "has(splitByChar(',', {statuses:String}), status)": ("statuses", ",".join(self.statuses)),
         }
-        chosen = {condition: pair for condition, pair in given.items() if pair[1] not in ([], "", None)}
+        chosen = {condition: pair for condition, pair in given.items() if pair[1] not in ("", None)}
         return " AND ".join(chosen) or "1", dict(chosen.values())
 
 
