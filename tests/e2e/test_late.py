@@ -12,11 +12,14 @@ from flow.amending.resolving import Asked, resolve
 from flow.cli.app import make_app
 from flow.errors import ConfigError
 from flow.faults import LATE_POINTS
+from flow.rerate.asked import Scope
+from flow.rerate.rerating import Asked as Rerated
+from flow.rerate.rerating import Source, rerate
 from flow.state.inbox import Inbox
 from flow.store.queries.late import Filter
 from flow.verify import verify
 
-from .harness import Event, Pipeline, balance, event, truth
+from .harness import PRICES, Event, Pipeline, balance, event, truth
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 FIRST = [event(n, NINE + timedelta(hours=3 * n)) for n in range(3)]
@@ -93,6 +96,14 @@ def test_what_was_never_counted_is_billed_once(waiting: Pipeline, tmp_path: Path
     assert replayed.run(source=source, shards=1, dedup={"horizon": "1h"}).balance == balance(accepted=5)
     check_billed(replayed)
     assert replayed.views() == waiting.views()
+
+    dearer = PRICES.replace('"0.60"', '"0.70"').replace("per: 1_000_000", "per: 3_000_000")
+    on_the_minute = PRICES.replace("12:00:30Z", "12:01:00Z")
+    for book, source in ((dearer, Source.LEDGER), (on_the_minute, Source.ROLLUPS)):
+        (replayed.folder / "next.yaml").write_text(book)
+        of_all = Scope(0, 86_400_000_000 * 30_000)
+        rerate(replayed.config(), Rerated(of_all, replayed.folder / "next.yaml", "ana", "ticket 10", source))
+        assert replayed.views() == truth([*FIRST, NEW, MORE], book)
 
 
 class Ended(BaseException):
