@@ -21,8 +21,11 @@ from flow.reconcile.reconciling import Asked as Compared
 from flow.reconcile.reconciling import reconcile
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Source, rerate
+from flow.run import open_store
 from flow.schema import DIMENSIONS
 from flow.state.inbox import Inbox
+from flow.statements.invoice import make_invoice, parse_period
+from flow.statements.render import as_json
 from flow.verify import verify
 
 from .harness import Event, Pipeline, Views, balance, event, flat
@@ -176,6 +179,14 @@ def test_totals_are_what_they_should_have_been(corrected: Pipeline) -> None:
         ("mend-5", "input_tokens", "correction", "5", "0", "5", *said),
         ("mend-5", "odd_units", "correction", "-3", "0", "-3", *said),
     ]
+    with open_store(corrected.config()) as client:
+        invoice = make_invoice(client, "acme", parse_period("2026-03"))
+    (told,) = json.loads(as_json(invoice))["corrected"]
+    assert told == dict(zip(("author", "reason"), said, strict=True)) | {
+        "kind": "correction",
+        "changes": 3,
+        "amount_exact": "-0.0093602",
+    }
     named = {json.loads(text).get("id") for (text,) in corrected.rows("SELECT corrects FROM corrections")}
     assert named == {None, *(EVENTS[n]["id"] for n in (0, 1, 2, 4))}
 

@@ -4,11 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..config import Config
 from ..prices.values import instant_text
 from ..state.directory import StateDirectory
 from ..state.ledger_lookup import LedgerEvent, find_events
+from ..steps.amend import canonical
 from ..store import StoreClient
 from ..store.queries.conflicting import Conflicting, Filter, SourceConflicts, conflicting, conflicts_by_source
 
@@ -87,7 +89,9 @@ def _differences(counted: Fields, came: Fields) -> Iterator[Difference]:
 
 def fields_counted(event: LedgerEvent) -> Fields:
     """What was counted, by field."""
-    return {"time": instant_text(event.event_time_us), **event.dimensions, **_usage(event.usage)}
+    said = json.loads(event.amends) if event.amends else {}
+    amends = _texts(said) if said.get("kind") == "correction" else {}
+    return {"time": instant_text(event.event_time_us), **event.dimensions, **amends, **_usage(event.usage)}
 
 
 def fields_came(event: Conflicting) -> Fields:
@@ -95,7 +99,13 @@ def fields_came(event: Conflicting) -> Fields:
     payload = json.loads(event.payload)
     usage = payload.pop("usage")
     plain = {name: value for name, value in payload.items() if name not in ("id", "source", "time")}
-    return {"time": instant_text(event.event_time_us), **plain, **_usage(usage)}
+    return {"time": instant_text(event.event_time_us), **_texts(plain), **_usage(usage)}
+
+
+def _texts(said: Mapping[str, Any]) -> Fields:
+    """What is no text, such as what a correction names, as JSON."""
+    told = {name: value for name, value in said.items() if name not in ("kind", "type")}
+    return {name: value if isinstance(value, str) else canonical(value) for name, value in told.items()}
 
 
 def _usage(usage: Mapping[str, int]) -> Fields:

@@ -15,7 +15,7 @@ How the numbers hang together:
 import re
 from calendar import monthrange
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -23,6 +23,7 @@ from ..errors import ConfigError, StoreError
 from ..rounding import FEMTO_DIGITS, RULES, RoundingRule, largest_remainder, minor_digits
 from ..schema import REQUESTS
 from ..store import StoreClient
+from ..store.queries.corrections_of_customer import Corrected, corrections_of_customer
 from ..store.queries.customers_like import customers_like
 from ..store.queries.months_of_customer import months_of_customer
 from ..store.queries.usage_of_customer import LEVELS, TIME_LEVELS, Usage, usage_of_customer
@@ -83,6 +84,8 @@ class Invoice:
     by: tuple[str, ...]
     total: Item
     notes: list[str]
+    corrected: list[Corrected] = field(default_factory=list)
+    """What of the amounts was changed after it had been billed, and why."""
 
     def remainder_femto(self, item: Item) -> int | Fraction:
         """What rounding took away from an item: exact - rounded."""
@@ -118,7 +121,8 @@ def make_invoice(
     if total.unpriced:
         meters = ", ".join(sorted(name for name, use in total.meters.items() if use.unpriced_quantity))
         notes.append(f"unpriced: no price was in force for some of the {meters}; it is not in the amounts")
-    return Invoice(customer, period, currency, digits, rounding, tuple(by), total, notes)
+    corrected = corrections_of_customer(client, customer, period.start_s, period.end_s)
+    return Invoice(customer, period, currency, digits, rounding, tuple(by), total, notes, corrected)
 
 
 def parse_period(text: str) -> Period:

@@ -32,6 +32,16 @@ def as_json(invoice: Invoice, estimate: Estimate | None = None) -> str:
         "by": list(invoice.by),
         "total": {name: value for name, value in total.items() if name not in ("level", "value", "items")},
         "lines": total.get("items", []),
+        "corrected": [
+            {
+                "kind": one.kind,
+                "reason": one.reason,
+                "author": one.author,
+                "changes": one.changes,
+                "amount_exact": exact_text(one.amount_femto, FEMTO_DIGITS),
+            }
+            for one in invoice.corrected
+        ],
         "notes": invoice.notes,
     }
     if estimate is not None:
@@ -79,6 +89,8 @@ def print_table(invoice: Invoice, console: Console, estimate: Estimate | None = 
     console.print(Text(f"{printable(invoice.customer)}  {invoice.period.name}  {invoice.currency}", style="bold"))
     console.print(_items_table(invoice))
     console.print(_meters_table(invoice))
+    if invoice.corrected:
+        console.print(_corrected_table(invoice))
     digest = "" if invoice.total.digest is None else f"{invoice.total.digest:032x}"
     console.print(Text(f"{invoice.total.events or 0:,} events, digest {digest}"))
     console.print(Text(f"Rounded {invoice.rounding}, once, on each {LINE}; remainder = exact - rounded."))
@@ -132,6 +144,18 @@ def _meters_table(invoice: Invoice) -> Table:
         table.add_row(
             Text(printable(name)), f"{use.quantity:,}", readable_text(use.amount_femto, FEMTO_DIGITS), unpriced
         )
+    return table
+
+
+def _corrected_table(invoice: Invoice) -> Table:
+    table = Table(title="in these amounts, changed later", title_justify="left", box=None, pad_edge=False)
+    for name in ("kind", "reason", "author"):
+        table.add_column(name, overflow="fold")
+    for name in ("changes", "exact"):
+        table.add_column(name, justify="right")
+    for one in invoice.corrected:
+        cells = (Text(printable(text)) for text in (one.kind, one.reason, one.author))
+        table.add_row(*cells, f"{one.changes:,}", readable_text(one.amount_femto, FEMTO_DIGITS))
     return table
 
 
