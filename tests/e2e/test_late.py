@@ -15,8 +15,10 @@ from flow.faults import LATE_POINTS
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked as Rerated
 from flow.rerate.rerating import Source, rerate
+from flow.run import open_store
 from flow.state.inbox import Inbox
 from flow.store.queries.late import Filter
+from flow.store.queries.waiting import late_waiting
 from flow.verify import verify
 
 from .harness import PRICES, Event, Pipeline, balance, event, truth
@@ -54,6 +56,12 @@ def decisions(pipeline: Pipeline) -> list[str]:
     return [row["state"] for row in json.loads(done.stdout)]
 
 
+def outstanding(pipeline: Pipeline) -> int:
+    """Late events of acme that an estimate counts as in no amount yet."""
+    with open_store(pipeline.config()) as client:
+        return late_waiting(client, "acme", 0, 2**32 - 1).events.total()
+
+
 def check_billed(pipeline: Pipeline) -> None:
     """Everything is counted once, in its own window, and `corrections` says what came late."""
     billed: list[Event] = [*FIRST, NEW, MORE]
@@ -76,14 +84,16 @@ def check_billed(pipeline: Pipeline) -> None:
 def test_what_was_never_counted_is_billed_once(waiting: Pipeline, tmp_path: Path) -> None:
     before = waiting.views()
     would = resolve(waiting.config(), asked(), NOW_US, dry=True)
-    assert (decisions(waiting), waiting.views()) == (["waiting"] * 5, before)
+    assert (decisions(waiting), waiting.views(), outstanding(waiting)) == (["waiting"] * 5, before, 3)
     done = resolve(waiting.config(), asked(), NOW_US)
     assert [one.decision for one in done.decided] == DECISIONS == [one.decision for one in would.decided]
     assert done.changes == would.changes
     assert json.loads(done.decided[1].counted)["usage"] == FIRST[0]["usage"]
     assert decisions(waiting) == DECISIONS
     assert resolve(waiting.config(), asked(), NOW_US).decided == []
+    assert outstanding(waiting) == 1  # it is in the inbox
     assert waiting.run().balance == balance(accepted=5, late=5)
+    assert outstanding(waiting) == 0
     check_billed(waiting)
     told = {(row.customer, row.id, row.meter): row.quantity for row in done.changes}
     billed = waiting.rows("SELECT customer, id, meter, quantity FROM corrections")

@@ -13,6 +13,10 @@ _OF_CUSTOMER = f"if({_SUBJECT} != '', {_SUBJECT}, JSONExtractString(payload, 'cu
 _TIME = "parseDateTime64BestEffortOrNull(JSONExtractString(payload, 'time'), 6, 'UTC') AS at"
 _WAITING = "status IN ('open', 'fixed', 'waiting')"
 """What went back in has become an event, or another rejected one."""
+_UNDECIDED = (
+    "(seen_at, source_position) NOT IN (SELECT seen_at, source_position FROM late_resolutions "
+    "WHERE decision != 'billed' OR file IN (SELECT file FROM inbox_events))"
+)
 _IN_PERIOD = "(at >= toDateTime({start_s:UInt32}, 'UTC') AND at < toDateTime({end_s:UInt32}, 'UTC'))"
 
 
@@ -34,8 +38,11 @@ def rejected_waiting(client: StoreClient, customer: str, start_s: int, end_s: in
 
 
 def late_waiting(client: StoreClient, customer: str, start_s: int, end_s: int) -> Waiting:
-    """Late events of the customer and the period. Raises StoreError."""
-    return _waiting(client, "late_events", "''", "0", (customer, start_s, end_s))
+    """Late events of the customer and the period that nobody has decided on, or that wait in the inbox.
+
+    Raises StoreError.
+    """
+    return _waiting(client, f"late_events WHERE {_UNDECIDED}", "''", "0", (customer, start_s, end_s))
 
 
 def rejected_of_nobody(client: StoreClient, start_s: int, end_s: int) -> int:
