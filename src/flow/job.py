@@ -22,6 +22,7 @@ from .prices.book import PriceBook
 from .reconcile.in_job import Reconciler
 from .rules.book import RuleBook
 from .schema import STANDARD_METERS
+from .sinks.beside import Beside
 from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
 from .sinks.sink import BlockSink
@@ -41,6 +42,8 @@ from .steps.watch_rules import RulesWatch, UsedRules
 from .steps.watch_usage import UsageWatch
 
 FLOW_ID = "tallyflow"
+LEDGER_AHEAD = 3
+"""Batches that may wait for a writer's ledger."""
 LEARN_US = 10_000_000
 """Within this, every process of a job has learnt of a new version of the price book; each looks every second."""
 
@@ -207,6 +210,7 @@ class Job:
             self.clock,
             self.last_blocks.get(name, 0),
             UsageWatch(self.book.currency, config.anomalies) if config.anomalies.enabled else None,
+            Beside(LEDGER_AHEAD if kept is not None else 0),
         )
 
 

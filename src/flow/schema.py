@@ -86,3 +86,19 @@ LEDGER = pa.schema(
 LEDGER_AMENDED = LEDGER.append(pa.field("amends", pa.string()))
 """The same of a file that has corrections, or late events that were billed: for those, JSON of why (`steps/amend.py`);
 null for every other event. The quantities of a correction are differences."""
+
+CODED_LEDGER = pa.schema(
+    [
+        pa.field(
+            field.name,
+            pa.map_(_TEXT, field.type.item_field)
+            if field.name == "usage"
+            else _TEXT
+            if field.name in ("source", *DIMENSIONS)
+            else field.type,
+            nullable=False,
+        )
+        for field in LEDGER
+    ]
+)
+"""The same on the way there: texts that repeat are dictionaries, which Parquet keeps without making texts of them."""

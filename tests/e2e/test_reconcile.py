@@ -151,7 +151,7 @@ def test_what_cannot_be_compared_is_refused(pipeline: Pipeline) -> None:
             asked(pipeline, *against)
     (pipeline.folder / "ledger" / "open").mkdir(exist_ok=True)
     lineage = pipeline.rows("SELECT lineage FROM lineages")[0][0]
-    (pipeline.folder / "ledger" / "open" / f"{lineage}-000-000009.arrows").touch()
+    (pipeline.folder / "ledger" / "open" / f"{lineage}-000-000009.pieces").touch()
     with pytest.raises(RefusedStart, match="not sealed yet"):
         asked(pipeline, log)
 

@@ -141,7 +141,7 @@ def test_it_refuses_what_is_not_finished(billed: Pipeline) -> None:
         checked(billed)
     block.unlink()
     lineage = next((billed.folder / "ledger").rglob("*.parquet")).name.partition("-")[0]
-    unsealed = billed.folder / "ledger" / "open" / f"{lineage}-shard-000-000009.arrows"
+    unsealed = billed.folder / "ledger" / "open" / f"{lineage}-shard-000-000009.pieces"
     unsealed.write_bytes(b"")
     with pytest.raises(RefusedStart, match="unsealed; run `tallyflow run` first"):
         checked(billed)

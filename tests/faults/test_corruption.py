@@ -20,7 +20,7 @@ KINDS = {
     "outbox-balance": "state/outbox/*-pipeline_balance.arrow",
     "outbox-block": "state/outbox/*.json",
     "lineage": "state/lineage.json",
-    "open-ledger": "ledger/open/*.arrows",
+    "open-ledger": "ledger/open/*.pieces",
 }
 
 

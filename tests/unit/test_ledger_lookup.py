@@ -100,7 +100,7 @@ def test_nothing_more_is_read_than_has_to_be(folder: Path, monkeypatch: pytest.M
 
 
 def test_an_epoch_that_is_being_written_is_not_there_yet(folder: Path) -> None:
-    path = folder / "open" / "ours-shard-001-000002.arrows"
+    path = folder / "open" / "ours-shard-001-000002.pieces"
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-100])
     assert len(find_events(folder, "ours", expected(*range(EVENTS)))) == EVENTS

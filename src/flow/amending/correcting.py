@@ -22,7 +22,7 @@ from ..prices.values import instant_text
 from ..schema import DIMENSIONS, REQUESTS
 from ..state.directory import StateDirectory
 from ..state.inbox import Inbox, kind_of
-from ..state.ledger import ledger_files, unsealed_files
+from ..state.ledger import ledger_files, unsealed_files, unsealed_rows
 from ..state.ledger_lookup import LedgerEvent, find_events
 from ..steps.amend import CORRECTION, Change, canonical
 from ..steps.decode_json import CORRECTION_TYPE
@@ -205,7 +205,7 @@ def _in_ledger(folder: Path, lineage: str) -> Iterator[_Found]:
     try:
         for path in (*unsealed_files(folder), *ledger_files(folder)):
             if path.name.startswith(f"{lineage}-"):
-                for table in _open_streams(path) if path.suffix == ".arrows" else _sealed(path):
+                for table in unsealed_rows(path) if path.parent.name == "open" else _sealed(path):
                     yield from _rows(table)
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
@@ -215,17 +215,6 @@ def _sealed(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         if "amends" in file.schema_arrow.names:
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(use_threads=False))
-
-
-def _open_streams(path: Path) -> Iterator[pa.Table]:
-    """Up to the end, or to an epoch that is being written."""
-    with pa.memory_map(str(path)) as file:
-        while file.tell() < file.size():
-            try:
-                with pa.ipc.open_stream(file) as reader:
-                    yield reader.read_all()
-            except (pa.ArrowInvalid, OSError):
-                return
 
 
 def _rows(table: pa.Table) -> Iterator[_Found]:

@@ -14,13 +14,14 @@ import pyarrow as pa
 from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows
-from ..schema import DIMENSIONS, LEDGER, LEDGER_AMENDED
+from ..schema import CODED_LEDGER, DIMENSIONS, LEDGER_AMENDED
 from ..state.ledger import LedgerWriter
 from ..steps.batches import source_positions
 from ..steps.combine import BlockBuilder, MeterTotals, add_totals
 from ..steps.rate import Rated
 from ..steps.route import Routed
 from ..steps.watch_usage import UsageWatch
+from .beside import Beside
 from .outbox import Block, Outbox
 from .publisher import Publisher
 
@@ -41,9 +42,11 @@ class Writer:
         clock: Callable[[], int],
         block_in_store: int | None = None,
         anomalies: UsageWatch | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """`block_in_store` is the last block that the store has of this writer, None if that is not known; `anomalies`
-        finds what is out of line, None if nothing is looked for."""
+        finds what is out of line, None if nothing is looked for; `beside` does the work for the ledger, None: each
+        piece of it at once."""
         self._lineage = lineage
         self._writer = writer
         self._builder = BlockBuilder(currency, anomalies=anomalies)
@@ -52,6 +55,7 @@ class Writer:
         self._publisher = publisher
         self._clock = clock
         self._block_in_store = block_in_store
+        self._beside = beside or Beside(0)
         self._last = 0  # number of the last block that was cut
         self._cut: Block | None = None  # cut with the last snapshot, not frozen yet
         self.totals: Counter[str] = Counter()
@@ -103,14 +107,16 @@ class Writer:
         self._publisher.check()
         self._builder.add(rated)
         rows, count = rated.judged.accepted
-        if self._ledger is not None and count:
-            self._ledger.append(ledger_rows(rated.judged.routed, rows, count))
+        ledger = self._ledger
+        if ledger is not None and count:
+            self._beside.begin(lambda: ledger.append(ledger_rows(rated.judged.routed, rows, count)))
 
     def snapshot(self) -> dict[str, Any]:
         """Cuts the block of the epoch that ends. Raises StateError, OverflowStop."""
         point("writer.before_freeze")
         self._freeze()
         point("writer.before_cut")
+        kept = self._beside.begin(self._keep)
         if not self._builder.empty:
             self.totals.update(self._builder.counts())
             number = self._last + 1
@@ -122,7 +128,7 @@ class Writer:
             self.amount_femto += sum(amount for _, amount, _ in self._builder.meters.values())
             self._builder.clear()
             self._last = number
-        ledger = self._ledger.snapshot(self._clock()) if self._ledger is not None else None
+        self._beside.wait()
         point("writer.after_snapshot")
         return {
             "lineage": self._lineage,
@@ -133,25 +139,29 @@ class Writer:
             "amount_femto": self.amount_femto,
             "watermark_us": self._builder.watermark_us,
             "anomalies": self._builder.anomalies.dump() if self._builder.anomalies is not None else None,
-            "ledger": ledger,
+            "ledger": kept.result(),
         }
+
+    def _keep(self) -> dict[str, Any] | None:
+        """The ledger's part of a snapshot."""
+        return self._ledger.snapshot(self._clock()) if self._ledger is not None else None
 
     def finish(self) -> None:
         """The run has ended and its last snapshot is durable: nothing is left to wait for."""
-        self._freeze()
-        if self._ledger is not None:
-            self._ledger.seal(everything=True)
+        self._freeze(everything=True)
+        self._beside.close()
 
-    def _freeze(self) -> None:
+    def _freeze(self, *, everything: bool = False) -> None:
         if self._cut is not None:
             self._publisher.submit(self._outbox, self._cut)
             self._cut = None
-        if self._ledger is not None:
-            self._ledger.seal()
+        ledger = self._ledger
+        if ledger is not None:
+            self._beside.begin(lambda: ledger.seal(everything=everything))
 
 
 def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
-    """The selected events of a batch as rows of LEDGER, of LEDGER_AMENDED where there is more to say."""
+    """The selected events of a batch as rows of CODED_LEDGER, with `amends` where there is more to say."""
     events, texts = routed.events, None if routed.amends is None else routed.amends.texts
     if rows is not None and count < events.num_rows:
         picked = pa.Array.from_buffers(pa.uint32(), count, [None, rows])
@@ -160,12 +170,13 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
     meter, quantity = usage.values.field("meter"), usage.values.field("quantity")
     columns = [
         events.column("id"),
-        events.column("source").cast(pa.string()),
+        events.column("source"),
         events.column("event_time_us").cast(pa.timestamp("us", tz="UTC")),
-        *(events.column(name).cast(pa.string()) for name in DIMENSIONS),
-        pa.MapArray.from_arrays(usage.offsets, meter.cast(pa.string()), quantity).cast(LEDGER.field("usage").type),
+        *(events.column(name) for name in DIMENSIONS),
+        pa.MapArray.from_arrays(usage.offsets, meter, quantity, type=CODED_LEDGER.field("usage").type),
         source_positions(routed.origin, events.column("position"), routed.messages),
     ]
     if texts is not None:
-        return pa.RecordBatch.from_arrays([*columns, texts], schema=LEDGER_AMENDED)
-    return pa.RecordBatch.from_arrays(columns, schema=LEDGER)
+        schema = CODED_LEDGER.append(LEDGER_AMENDED.field("amends"))
+        return pa.RecordBatch.from_arrays([*columns, texts], schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=CODED_LEDGER)

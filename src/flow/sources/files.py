@@ -159,6 +159,9 @@ class _Reader(PausingPartition[Item]):
             if item is not None:
                 return [item]
 
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def snapshot(self) -> bytes:
         files = {name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()}
         return seal(MANIFEST, {"files": files})

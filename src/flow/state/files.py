@@ -111,10 +111,14 @@ class SummedFile:
         self._file.close()
 
 
-def summed_up(path: Path) -> tuple[int, int]:
-    """Length and CRC-32 of a file, read in pieces that stay in the cache. Raises OSError."""
-    length, checksum, piece = 0, 0, memoryview(bytearray(_PIECE_BYTES))
+def summed_up(path: Path, begin: int = 0, checksum: int = 0) -> tuple[int, int]:
+    """Length and CRC-32 of a file from `begin` on, where it is `checksum`; read in pieces that stay in the cache.
+
+    Raises OSError.
+    """
+    length, piece = begin, memoryview(bytearray(_PIECE_BYTES))
     with path.open("rb", buffering=0) as file:
+        file.seek(begin)
         while read := file.readinto(piece):
             length += read
             checksum = crc32(piece[:read], checksum)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StateError
 from ..schema import DIMENSIONS, LEDGER
-from .ledger import is_ledger, ledger_files, unsealed_files
+from .ledger import is_ledger, ledger_files, unsealed_files, unsealed_rows
 
 EventIdentity = tuple[str, str]
 """`source` and `id`."""
@@ -130,17 +130,10 @@ class _Search:
     def look_through_open(self, path: Path) -> None:
         """Up to the end, or to an epoch that is not there whole: it is being written, or was never committed."""
         try:
-            with pa.memory_map(str(path)) as file:
-                while self._wanted and file.tell() < file.size():
-                    try:
-                        with pa.ipc.open_stream(file) as reader:
-                            events = reader.read_all()
-                    except (pa.ArrowInvalid, OSError):  # the latter: its last message is cut
-                        return
+            for events in unsealed_rows(path):
+                if self._wanted:
                     self._take(events.filter(pc.is_in(events.column("id"), self._ids)), path)
-        except FileNotFoundError:
-            return  # it was sealed since
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
     def _take(self, events: pa.Table, path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Work that is done beside the dataflow, in order, on a thread of its own."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Beside:
+    """At most `ahead` tasks wait for the thread; with 0 there is none, and each task is done at once."""
+
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
+        self._thread = ThreadPoolExecutor(1, "beside") if ahead else None
+        self._begun: deque[Future[Any]] = deque()
+
+    def begin(self, task: Callable[[], T]) -> Future[T]:
+        """Begins a task. Raises what one before it has raised."""
+        if self._thread is None:
+            done: Future[T] = Future()
+            done.set_result(task())
+            return done
+        while len(self._begun) >= self._ahead:
+            self._begun.popleft().result()
+        self._begun.append(self._thread.submit(task))
+        return self._begun[-1]
+
+    def close(self) -> None:
+        """Waits for all that was begun, and ends the thread."""
+        self.wait()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def wait(self) -> None:
+        """Waits for all that was begun. Raises what any of it has raised."""
+        while self._begun:
+            self._begun.popleft().result()

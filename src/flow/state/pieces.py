@@ -1,0 +1,144 @@
+"""A Parquet file that is written piece by piece, each piece durable on its own, and finished without writing it anew.
+
+    file = piece ... footer of the whole
+    piece = "PAR1" | row groups | footer of these row groups | length of that footer u32 | "PAR1"
+
+A piece is a Parquet file whose offsets count from the beginning of the whole file. So the footer of the whole is the
+footers of its pieces put together; what lies between row groups is skipped by every reader. A file that is not
+finished is read from its end: the row groups of a piece tell where it begins, which is where the one before it ends.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import StateError
+
+_MAGIC = b"PAR1"
+_TAIL_BYTES = 8
+"""Length of a footer, and magic."""
+_UNREADABLE = (OSError, pa.ArrowException)
+
+Footer = Any
+"""pyarrow.parquet.FileMetaData, which has no types."""
+
+
+class Piece:
+    """A piece that is being written at the end of a file. Raises StateError, OSError."""
+
+    def __init__(self, path: Path, at: int, schema: pa.Schema, **options: Any) -> None:
+        """`at`: the length that the file must have; `options`: those of ParquetWriter."""
+        self.schema = schema
+        self._file = pa.OSFile(str(path), "ab")
+        if (length := self._file.tell()) != at:
+            self._file.close()
+            raise StateError(f"{path}: is {length} bytes long, {at} are recorded; was it changed by hand?")
+        # Bytes go to the end of the file whatever the place says, but Arrow begins to write at place 0 only; behind the
+        # first bytes the place is the true one again.
+        os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+        self._writer = pq.ParquetWriter(self._file, schema, store_schema=False, **options)
+
+    def write(self, table: pa.Table) -> None:
+        """Writes rows, as one row group."""
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def sync(self) -> None:
+        """Makes durable what is there."""
+        os.fsync(self._file.fileno())
+
+    def close(self, said: Mapping[str, str]) -> int:
+        """Writes the footer, with what is `said` as metadata; the length of the file now, which is not synced."""
+        self._writer.add_key_value_metadata(dict(said))
+        self._writer.close()
+        length = int(self._file.tell())
+        self._file.close()
+        return length
+
+
+def footers(path: Path, length: int | None = None) -> list[Footer]:
+    """The footers of the pieces in the first `length` bytes of a file; None: up to the last piece that is there whole,
+    behind which one may be being written.
+
+    Raises StateError if there is anything else in it, OSError.
+    """
+    found: list[Footer] = []
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return found
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = _last_end(content) if length is None else length
+            while at:
+                footer = _footer_before(content, at)
+                if footer is None:
+                    raise StateError(
+                        f"{path}: damaged before byte {at} (footer); restore it from a backup, or replay the source"
+                    )
+                found.append(footer)
+                at = _begin(footer)
+    return found[::-1]
+
+
+def rows(path: Path, footer: Footer) -> Iterator[pa.Table]:
+    """The row groups of a piece. Raises OSError, ArrowException."""
+    with pq.ParquetFile(path, metadata=footer, memory_map=True) as file:
+        for number in range(footer.num_row_groups):
+            yield file.read_row_group(number)
+
+
+def whole_footer(pieces: list[Footer], schema: pa.Schema, said: Mapping[str, str]) -> bytes:
+    """What finishes a file of these pieces, with what is `said` as its metadata. All have `schema`."""
+    empty = pa.BufferOutputStream()
+    with pq.ParquetWriter(empty, schema, store_schema=False) as writer:
+        writer.add_key_value_metadata(dict(said))
+    whole = pq.read_metadata(pa.BufferReader(empty.getvalue()))
+    for piece in pieces:
+        whole.append_row_groups(piece)
+    written = pa.BufferOutputStream()
+    whole.write_metadata_file(written)
+    content = bytes(written.getvalue())
+    return content[-_TAIL_BYTES - _footer_bytes(content, len(content)) :]
+
+
+def _footer_bytes(content: bytes | mmap.mmap, end: int) -> int:
+    return int.from_bytes(content[end - _TAIL_BYTES : end - len(_MAGIC)], "little")
+
+
+def _footer_before(content: mmap.mmap, end: int) -> Footer | None:
+    """The footer that ends there; None: none does."""
+    if end < _TAIL_BYTES or end > len(content) or content[end - len(_MAGIC) : end] != _MAGIC:
+        return None
+    begin = end - _TAIL_BYTES - _footer_bytes(content, end)
+    if begin < 0:
+        return None
+    try:
+        footer = pq.read_metadata(pa.BufferReader(_MAGIC + content[begin:end]))
+        # What happens to end like a footer, within the bytes of events, does not begin with a piece's magic.
+        at = _begin(footer)
+        return footer if 0 <= at < begin and content[at : at + len(_MAGIC)] == _MAGIC else None
+    except _UNREADABLE:
+        return None
+
+
+def _last_end(content: mmap.mmap) -> int:
+    """Where the last piece ends that is there whole; 0: there is none."""
+    at = content.rfind(_MAGIC)
+    while at >= 0:
+        if _footer_before(content, at + len(_MAGIC)) is not None:
+            return at + len(_MAGIC)
+        at = content.rfind(_MAGIC, 0, at)
+    return 0
+
+
+def _begin(footer: Footer) -> int:
+    """Where the piece of a footer begins; -1: it has no rows, which no piece is without."""
+    if not footer.num_row_groups:
+        return -1
+    group = footer.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    firsts = [c.dictionary_page_offset if c.has_dictionary_page else c.data_page_offset for c in columns]
+    return int(min(firsts)) - len(_MAGIC)
