@@ -243,8 +243,9 @@ def test_waiting_events_are_the_customers_own(client: StoreClient, insert_rows: 
             for n, (reason, text) in enumerate(payloads)
         ],
     )
-    late = {**seen, "source_position": "f:9", "source": "s", "id": "9", "event_time": 0, "watermark": 0}
-    insert_rows("late_events", [{**late, "payload": line().encode()}])
+    late = {**seen, "source": "s", "id": "9", "event_time": 0, "watermark": 0}
+    insert_rows("late_events", [{**late, "payload": line().encode(), "source_position": f"f:{n}"} for n in (9, 10)])
+    insert_rows("late_resolutions", [{**seen, "source_position": "f:10", "decision": "duplicate"}])
     found = estimated(client)
     assert found is not None
     assert found.rejected.events == {"UNKNOWN_MODEL": 1, "NEGATIVE_QUANTITY": 1, "INVALID_TIME": 1}
