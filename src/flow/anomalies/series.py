@@ -1,9 +1,11 @@
 """What is usual for each of many names: rings of the levels of their last hours, and counters, in columns."""
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,9 +102,10 @@ class Series:
         self.counts = {name: np.array(dumped[name], np.int64) for name in self.counts}
 
 
-def hash_of(name: Name) -> tuple[int, Name]:
-    """By which names are chosen where there are too many."""
-    return zlib.crc32("\0".join(name).encode()), name
+@lru_cache(maxsize=1 << 17)
+def hash_of(name: Name) -> int:
+    """By which names are chosen where there are too many; 64 bits."""
+    return int.from_bytes(hashlib.blake2b("\0".join(name).encode(), digest_size=8).digest(), "little")
 
 
 def packed(plain: Any) -> str:
