@@ -133,6 +133,10 @@ def _check_set_aside(world: "World", expected: Expected) -> Problems:
     yield from _differences("conflicting_events", conflicting, expected.conflicting)
     late = Counter((row["source_position"], _event(row), row["watermark"]) for row in rows["late_events"])
     yield from _differences("late_events", late, expected.late)
+    inbox = Counter(
+        (f"inbox/{row['file']}:{row['position']}", row["outcome"], row["reason"]) for row in rows["inbox_events"]
+    )
+    yield from _differences("inbox_events", inbox, expected.inbox)
     for row in rows["conflicting_events"]:
         if row["fingerprint"] != fingerprint(row["source"], row["id"]):
             yield f"conflicting_events: the fingerprint of {row['id']} is wrong"

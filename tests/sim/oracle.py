@@ -15,7 +15,7 @@ from flow.oracle import hashing, rating
 
 from .history import Batch, History
 from .options import Options
-from .workload import Event, Workload
+from .workload import INBOX, Event, Workload
 
 MINUTE_S, DAY_S = 60, 86_400
 
@@ -53,6 +53,8 @@ class Expected:
     conflicting: Counter[tuple[str, Event]] = field(default_factory=Counter)
     late: Counter[tuple[str, Event, int]] = field(default_factory=Counter)
     rejected: Counter[tuple[str, str, bytes]] = field(default_factory=Counter)
+    inbox: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Position, outcome and reason of each event that came by the inbox."""
     fingerprints: dict[str, list[dict[int, int]]] = field(default_factory=dict)
     """Per shard, its generations on disk, oldest first: fingerprint to the low word of the payload hash."""
     problems: list[str] = field(default_factory=list)
@@ -109,6 +111,8 @@ def expect(history: History, workload: Workload, options: Options) -> Expected:
             if reason is not None:
                 expected.rejected[line.position, reason, line.content] += 1
                 expected.outcomes[""]["rejected"] += 1
+                if line.origin.startswith(INBOX):
+                    expected.inbox[line.position, "rejected", reason] += 1
     for shard, judged in history.judged.items():
         rules = _Shard(options.horizon_us, options.generations, options.segment_ids_max)
         for batch in judged:
@@ -146,6 +150,8 @@ def _judge(shard: str, batch: Batch, rules: _Shard, options: Options, expected: 
         payload = payload_hash(event.dims, event.usage) & (2**64 - 1)
         verdict = rules.judge(identity, payload, event.event_time_us)
         expected.outcomes[shard][verdict] += 1
+        if position.startswith(INBOX):
+            expected.inbox[position, verdict, ""] += 1
         if verdict == "accepted":
             expected.accepted[position, event] += 1
         elif verdict == "conflicting":

@@ -38,5 +38,5 @@ def test_the_seeds_meet_what_they_are_for() -> None:
         "ended by a signal",
     ):
         assert fault in told, fault
-    for table in ("rejected_events", "conflicting_events", "late_events", "arrivals"):
+    for table in ("rejected_events", "conflicting_events", "late_events", "inbox_events", "arrivals"):
         assert any(world.store.rows[table] for world in worlds), table

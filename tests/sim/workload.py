@@ -48,6 +48,10 @@ prices:
 """
 
 
+INBOX = "inbox/"
+"""How the origin of what comes by the inbox begins; the third partition and those behind it do."""
+
+
 @dataclass(frozen=True)
 class Event:
     """What a valid line says."""
@@ -94,7 +98,8 @@ def make_workload(rng: Random, options: Options) -> Workload:
     ends = [0] * options.partitions
     for _, (content, event, reason, readable) in deliveries:
         number = rng.randrange(options.partitions)
-        streams[number].append(Line(f"partition-{number}", ends[number], content, event, reason, readable))
+        origin = f"partition-{number}" if number < 2 else f"{INBOX}{number:012d}-redrive.ndjson"
+        streams[number].append(Line(origin, ends[number], content, event, reason, readable))
         ends[number] += len(content) + 1
     return Workload(start_us, tuple(map(tuple, streams)), _book(rng, options, start_us))
 
