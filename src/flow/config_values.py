@@ -105,8 +105,14 @@ def as_sources(value: object, info: ValidationInfo) -> tuple[str, ...]:
     texts = _texts(value, "source")
     if any(text.startswith("chdb:") for text in texts):
         raise problem("names an embedded store, which one process can open; name a server, or a log")
-    folder = glob.escape(str(config_folder(info)))
-    return tuple(text if "://" in text else os.path.join(folder, text) for text in texts)  # noqa: PTH118 - as above
+    folder = config_folder(info)
+    return tuple(text if "://" in text else _placed(text, folder) for text in texts)
+
+
+def _placed(text: str, folder: Path) -> str:
+    """A glob within a folder, or the path of a config, which is none."""
+    inside = str(folder) if text.endswith((".yaml", ".yml")) else glob.escape(str(folder))
+    return os.path.join(inside, text)  # noqa: PTH118 - a Path would tidy the pattern's text away
 
 
 def as_globs(value: object) -> tuple[str, ...]:

@@ -30,12 +30,13 @@ CUSTOMERS_MAX = 1_000
 
 
 class StoreSide:
-    """A store. It is opened for each question, since a process can hold one embedded store at a time."""
+    """A store. It is opened for each question unless it is held: a process can have one embedded store open."""
 
     def __init__(self, store: Store, names: Names, ledger: Path | None = None, threads: int | None = None) -> None:
         """`ledger`: the folder in which the store's lineage keeps its events, if it does. `threads`: how many the store
         may use for a question; None: as it likes."""
         self._threads = threads
+        self._held: StoreClient | None = None
         self.label = store.url
         self.store = store
         self._names = names
@@ -43,10 +44,23 @@ class StoreSide:
 
     @contextmanager
     def open(self) -> Iterator[StoreClient]:
-        """A connection that only reads. Raises StoreError."""
+        """A connection that only reads; the one that is held, if there is one. Raises StoreError."""
+        if self._held is not None:
+            yield self._held
+            return
         with connect(self.store, readonly=True, threads=self._threads) as client:
             check_schema(client)
             yield client
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While inside, the store stays open between questions. Raises StoreError."""
+        with self.open() as client:
+            self._held = client
+            try:
+                yield
+            finally:
+                self._held = None
 
     def buckets(self, grain: str, scope: Scope) -> Buckets:
         """Events and digests by customer and window of the grain. Raises StoreError."""
