@@ -268,7 +268,7 @@ def metric_names() -> set[str]:
     measures.verdicts.labels("accepted")
     ProcessCollector(registry=registry)
     none = dict.fromkeys(collector.OUTCOMES, 0)
-    writer = SimpleNamespace(totals=none, totals_before=none, meters={"m": [0, 0, 0]})
+    writer = SimpleNamespace(totals=none, totals_before=none, meters={"m": [0, 0, 0]}, anomalies=Counter())
     job = SimpleNamespace(
         config=config_of(COMPOSE),
         book=SimpleNamespace(meters=frozenset(), unbilled=frozenset()),
@@ -279,12 +279,13 @@ def metric_names() -> set[str]:
         kafka_source=SimpleNamespace(readers=[FakeReader()], reachable=True, added=0),
         outbox_full=lambda: False,
         reconciler=SimpleNamespace(counts=Counter(), last=Told(0, Verdict.AGREES, 0)),
+        rules=SimpleNamespace(failures=Counter(), refused=0, trouble=""),
         process=0,
         processes=1,
         read=0,
         unknown_fields=0,
     )
-    asked: Any = collector.JobCollector(job, set(), lambda: True)  # type: ignore[arg-type]
+    asked: Any = collector.JobCollector(job, set(), lambda: True)  # type: ignore[arg-type]  # a stand-in
     metrics: list[Metric] = [*registry.collect(), *asked.collect()]
     kinds = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "info": ("_info",)}
     return {metric.name + suffix for metric in metrics for suffix in kinds.get(metric.type, ("",))}
