@@ -8,8 +8,8 @@ outside the bounds that all checks of its meter have in common.
 Memory: a ValueTable is an open-addressing table of 32-byte slots, at most 3/4 full, and the texts: 43 to 86 bytes and
 the text for each value that a book names. A CheckTable has 32 bytes a check. Neither changes once it is made, so that
 any number of threads may read it.
-Cost: about 10 ns an event of three meters under 20 checks of four columns, one of them a list of 10,000 customers, all of
-which are in the dictionary, if the batch is in the cache; half as much again if it is not (benchmarks/rules.py). A sum
+Cost: about 10 ns an event of three meters under 20 checks of four columns, one of them a list of 10,000 customers, all
+of them in the dictionary, if the batch is in the cache; half as much again if it is not (benchmarks/rules.py). A sum
 and a speed besides, where the event has the meters that tell them, some 25 ns.
 Proved by: tests/parity/test_rules.py against tests/oracle/rules.py, which asks each rule about each event.
 """
@@ -41,7 +41,7 @@ cdef extern from *:
     #include <string.h>
     static inline uint64_t tf_eight(const char *p) { uint64_t v; memcpy(&v, p, 8); return v; }
     static inline uint64_t tf_four(const char *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-    /* The last eight bytes of a text of eight or more, all of a shorter one: with the length, it tells short texts apart. */
+    /* The last eight bytes of a text of eight or more, all of a shorter one: the length tells short texts apart. */
     static inline uint64_t tf_tail(const char *p, int32_t n) {
         if (n >= 8) return tf_eight(p + n - 8);
         if (n >= 4) return tf_four(p) << 32 | tf_four(p + n - 4);
@@ -73,8 +73,9 @@ cdef extern from *:
         uint64_t span;
     };
     /* For each row, the checks that its quantities give a reason to look at. */
-    static void tf_look(const struct tf_meter *restrict of, const int32_t *restrict starts, const int32_t *restrict meters,
-                        const int64_t *restrict quantities, int64_t rows, uint64_t *restrict looked_at) {
+    static void tf_look(const struct tf_meter *restrict of, const int32_t *restrict starts,
+                        const int32_t *restrict meters, const int64_t *restrict quantities, int64_t rows,
+                        uint64_t *restrict looked_at) {
         for (int64_t row = 0; row < rows; row++) {
             uint64_t bits = 0;
             __builtin_prefetch(quantities + starts[row] + 384);
@@ -87,13 +88,14 @@ cdef extern from *:
             looked_at[row] = bits;
         }
     }
-    static void tf_and(uint64_t *restrict held, const uint64_t *restrict masks, const int32_t *restrict codes, int64_t rows) {
+    static void tf_and(uint64_t *restrict held, const uint64_t *restrict masks, const int32_t *restrict codes,
+                       int64_t rows) {
         for (int64_t row = 0; row < rows; row++) {
             if ((row & 15) == 0) __builtin_prefetch(codes + row + 1024);
             held[row] &= masks[codes[row]];
         }
     }
-    /* Quantities are below 2^63 and at most 1024 a row: nothing reaches 2^127, and small ones need no more than 64 bits. */
+    /* Quantities are below 2^63, at most 1024 a row: nothing reaches 2^127, and small ones need 64 bits at most. */
     static inline int tf_disagrees(const struct tf_meter *of, const int32_t *meters, const int64_t *quantities,
                                    int64_t first, int64_t end, int check, int speed, int64_t high) {
         uint64_t all = 0, told = 0, added = 0;
@@ -187,7 +189,9 @@ cdef class ValueTable:
         free(self.text)
         free(self.lengths)
 
-    cdef inline uint64_t _sets(self, uint64_t hashed, const char *text, int32_t length, uint32_t beginning) noexcept nogil:
+    cdef inline uint64_t _sets(
+        self, uint64_t hashed, const char *text, int32_t length, uint32_t beginning
+    ) noexcept nogil:
         cdef uint64_t at = hashed & self.mask
         cdef Slot *slot = &self.slots[at]
         while slot.length >= 0:
@@ -203,7 +207,7 @@ cdef class ValueTable:
         return 0
 
     def masks(self, uintptr_t offsets, uintptr_t data, int64_t count, uint64_t always, uint64_t flipped, uintptr_t out):
-        """The checks that concern events with each text: int32 `offsets` [count + 1] into `data`, uint64 a text to `out`.
+        """The checks of events with each text: int32 `offsets` [count + 1] into `data`, uint64 a text to `out`.
 
         always: the checks to which this column does not matter; flipped: those that concern texts outside their set.
         """
@@ -276,11 +280,11 @@ cdef class CheckTable:
     ) -> int:
         """Writes the rows that fail a check, in order, and which they fail; returns how many they are.
 
-        columns: for each column that a check is about, int32 codes a row and the `masks` of its dictionary; usage: int32
-        offsets [rows + 1] into int32 `meters` and int64 `quantities`; of_meters: for each meter the checks that bound
-        its quantity, to which it tells what others add up to, and that add it up; now_us: when the events are read,
-        negative for events whose reading was another time, of which clocks say nothing. out_rows uint32, out_failed
-        uint64, room for `rows` of each. Raises MemoryError.
+        columns: for each column that a check is about, int32 codes a row and the `masks` of its dictionary; usage:
+        int32 offsets [rows + 1] into int32 `meters` and int64 `quantities`; of_meters: for each meter the checks that
+        bound its quantity, to which it tells what others add up to, and that add it up; now_us: when the events are
+        read, negative for events whose reading was another time, of which clocks say nothing. out_rows uint32,
+        out_failed uint64, room for `rows` of each. Raises MemoryError.
         """
         cdef Batch batch
         cdef int64_t i
@@ -308,7 +312,7 @@ cdef class CheckTable:
         return i
 
     cdef void _meter(self, Meter *meter) noexcept nogil:
-        """Most quantities are within the bounds of all checks: then it does not matter which of them concern the event."""
+        """Most quantities are within the bounds of all checks: which of them concern the event does not matter then."""
         cdef int64_t low = 0, high = INT64_MAX
         cdef uint64_t bits = meter.bounded
         cdef int i
@@ -353,7 +357,7 @@ cdef class CheckTable:
         return count
 
     cdef uint64_t _by_block(self, Batch *batch, int64_t first, int64_t rows, uint64_t *by_time) noexcept nogil:
-        """The checks that can concern a block of rows by its times; by_time: those for which each row's time matters."""
+        """The checks that can concern a block of rows by its times; by_time: those for which a row's time matters."""
         cdef const int64_t *time_us = batch.time_us + first
         cdef int64_t row, i, first_us = time_us[0], last_us = time_us[0]
         cdef uint64_t wanted = 0
