@@ -50,7 +50,7 @@ def test_any_order_batch_shards_and_workers_give_the_same_bits(
     tmp_path: Path, seed: int, batch_rows: int, shards: int, workers: int
 ) -> None:
     # Given the same events in another order, some of them twice (exact retries).
-    events = EVENTS[:200] if batch_rows == 1 else EVENTS
+    events = EVENTS[:800] if batch_rows == 1 else EVENTS
     shuffled = events + events[::7]
     random.Random(seed).shuffle(shuffled)
     # When they are cut into other batches, shards and workers.

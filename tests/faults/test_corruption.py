@@ -95,7 +95,7 @@ def test_row_24_a_damaged_recovery_store_is_named_or_does_not_matter(pipeline: P
     named = 0
     for name in sorted(path.name for path in recovery.iterdir()):
         kept = (recovery / name).read_bytes()
-        places = [draw.randrange(len(kept))] if kept else []
+        places = [draw.randrange(len(kept)) for _ in range(3)] if kept else []
         if b"TLYF" in kept:
             places += [kept.index(b"TLYF") + 30, kept.rindex(b"TLYF") + 30]
         for place in places:
