@@ -8,14 +8,12 @@ rows go into the store, by a token of that file's name. A command that was cut s
 one begins with it: if the inbox has the file, the rows are put into the store (again), and else nothing has happened.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +24,7 @@ from ..faults import point
 from ..prices.book import load_price_book
 from ..schema import DIMENSIONS
 from ..state.directory import Lineage, StateDirectory
-from ..state.files import explain, make_folder, write_whole
+from ..state.files import delete, locked, make_folder, write_whole
 from ..state.inbox import Inbox
 from ..state.ledger_lookup import LedgerEvent, find_events
 from ..steps.amend import CORRECTION, LATE, Change, canonical
@@ -203,34 +201,23 @@ class _Resolver:
         billed = [row | ({"file": name} if row["decision"] == BILLED else {}) for row in rows]
         self._insert(_arrow(billed), f"late-{name}")
         point("late.told")
-        _delete(path)
+        delete(path)
 
     def _insert(self, content: bytes, token: str) -> None:
         path = self._folder / "rows.insert"
         write_whole(path, content)
         insert_arrow_file(self._client, "late_resolutions", LATE_RESOLUTIONS.names, path, token)
-        _delete(path)
+        delete(path)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Beside no other command of these, and behind all that an earlier one has begun."""
         make_folder(self._folder)
-        lock = self._folder / "LOCK"
-        try:
-            file = lock.open("w")
-        except OSError as error:
-            raise explain(error, lock, "open") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RefusedStart(f"{lock}: another command is resolving late events; wait for its end") from None
-            except OSError as error:
-                raise explain(error, lock, "lock") from error
+        with locked(self._folder / "LOCK", busy="resolving late events"):
             for path in sorted(self._folder.glob("*.arrow")):
                 name = self._inbox.find(LATE, path.stem)
                 if name is None:
-                    _delete(path)
+                    delete(path)
                 else:
                     self._tell(path.stem, name)
             yield
@@ -256,10 +243,3 @@ def _arrow(rows: Sequence[dict[str, Any]]) -> bytes:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError as error:
-        raise explain(error, path, "delete") from error

@@ -9,7 +9,6 @@ arrow file, and the next one begins with it: if the inbox has the file, the rows
 else nothing has happened.
 """
 
-import fcntl
 import hashlib
 import time
 from collections import Counter
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +27,7 @@ from ..job import event_limits
 from ..prices.book import load_price_book
 from ..rules.book import load_rule_book
 from ..state.directory import StateDirectory
-from ..state.files import explain, make_folder, write_whole
+from ..state.files import delete, locked, make_folder, write_whole
 from ..state.inbox import Inbox
 from ..steps.batches import Limits
 from ..store import check_schema, connect, insert_arrow_file
@@ -201,7 +199,7 @@ class Quarantine:
         rows = rows.set_column(at, rows.schema.field(at), pa.array([name] * rows.num_rows, pa.string()))
         self._insert("redrives", _as_file(rows), f"redrive-{name}")
         point("redrive.told")
-        _delete(path)
+        delete(path)
 
     # -- what both need
 
@@ -239,22 +237,11 @@ class Quarantine:
     def _alone(self) -> Iterator[None]:
         """Beside no other command of these, and behind all that an earlier one has begun."""
         make_folder(self._folder)
-        lock = self._folder / "LOCK"
-        try:
-            file = lock.open("w")
-        except OSError as error:
-            raise explain(error, lock, "open") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RefusedStart(f"{lock}: another command is fixing or redriving; wait for its end") from None
-            except OSError as error:
-                raise explain(error, lock, "lock") from error
+        with locked(self._folder / "LOCK", busy="fixing or redriving"):
             for path in sorted(self._folder.glob("*.arrow")):
                 name = self._inbox.find("redrive", path.stem)
                 if name is None:
-                    _delete(path)
+                    delete(path)
                 else:
                     self._tell(path.stem, name)
             yield
@@ -283,7 +270,7 @@ class Quarantine:
         path = self._folder / f"{table}.insert"
         write_whole(path, content)
         insert_arrow_file(self._client, table, TABLES[table].names, path, token)
-        _delete(path)
+        delete(path)
 
 
 def edits(changes: Sequence[Edit], limits: Limits) -> Change:
@@ -331,10 +318,3 @@ def _as_file(table: pa.Table) -> bytes:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError as error:
-        raise explain(error, path, "delete") from error

@@ -1,14 +1,16 @@
 """Durable writes: a file is either whole and on the disk, or absent."""
 
 import errno
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
 from isal.isal_zlib import crc32
 
-from ..errors import StateError, TallyflowError
+from ..errors import RefusedStart, StateError, TallyflowError
 
 _PIECE_BYTES = 1 << 20
 
@@ -166,3 +168,31 @@ def cut_back(path: Path, length: int) -> None:
         raise StateError(f"{path}: missing; restore it from a backup, or start a new lineage") from error
     except OSError as error:
         raise explain(error, path, "cut back") from error
+
+
+@contextmanager
+def locked(lock: Path, busy: str = "") -> Iterator[None]:
+    """Holds a lock file while inside: waits for it, or, where `busy` says what another one does, raises RefusedStart.
+
+    Raises StateError.
+    """
+    try:
+        file = lock.open("w")
+    except OSError as error:
+        raise explain(error, lock, "open") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise RefusedStart(f"{lock}: another command is {busy}; wait for its end") from None
+        except OSError as error:
+            raise explain(error, lock, "lock") from error
+        yield
+
+
+def delete(path: Path) -> None:
+    """Deletes a file that is there. Raises StateError."""
+    try:
+        path.unlink()
+    except OSError as error:
+        raise explain(error, path, "delete") from error

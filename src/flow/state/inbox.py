@@ -8,16 +8,13 @@ Numbers only grow, and a file is there whole before the next one gets its number
 in the order of their names passes none over.
 """
 
-import fcntl
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from ..faults import point
-from .files import explain, make_folder, write_whole
+from .files import delete, explain, locked, make_folder, write_whole
 
 Kind = Literal["redrive", "late", "correction"]
 
@@ -44,11 +41,11 @@ class Inbox:
         if not lines.endswith(b"\n"):
             raise ValueError("an inbox file holds whole lines")
         make_folder(self.path)
-        with self._locked():
+        with locked(self.path / "LOCK"):
             names, keys = self._listed()
             there = set(names)
             for cut_short in [name for name in keys if _file_of(name) not in there]:
-                self._drop(self.path / cut_short)  # its number is given to another file now
+                delete(self.path / cut_short)  # its number is given to another file now
                 keys.remove(cut_short)
             if (put_before := self._of(keys, kind, key)) is not None:
                 return put_before
@@ -80,33 +77,12 @@ class Inbox:
         return [name for name in found if _FILE.fullmatch(name)], [name for name in found if _KEY.fullmatch(name)]
 
     @staticmethod
-    def _drop(path: Path) -> None:
-        try:
-            path.unlink()
-        except OSError as error:
-            raise explain(error, path, "delete") from error
-
-    @staticmethod
     def _of(keys: list[str], kind: str, key: str) -> str | None:
         ending = f".{_hash(kind, key)}.key"
         return next((_file_of(name) for name in keys if name.endswith(ending)), None)
 
     def _key(self, name: str, kind: str, key: str) -> Path:
         return self.path / f"{name.removesuffix('.ndjson')}.{_hash(kind, key)}.key"
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self.path / "LOCK"
-        try:
-            file = lock.open("w")
-        except OSError as error:
-            raise explain(error, lock, "open") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                raise explain(error, lock, "lock") from error
-            yield
 
 
 def kind_of(name: str) -> str:
