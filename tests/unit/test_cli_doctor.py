@@ -11,8 +11,9 @@ import typer
 
 import flow.store.requirements
 from flow.cli import doctor as room
-from flow.cli.doctor import Check, Format, doctor, examine
+from flow.cli.doctor import Check, doctor, examine
 from flow.cli.init import init
+from flow.cli.options import Format
 from flow.errors import RefusedStart, StoreError
 from flow.state.directory import StateDirectory
 

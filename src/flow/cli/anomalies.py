@@ -21,6 +21,7 @@ from ..statements.render import printable
 from ..store import check_schema, connect
 from ..store.queries.anomalies import Anomaly, Said, anomaly, history, say
 from ..store.queries.anomalies import anomalies as found_anomalies
+from .options import ConfigOption, Format, FormatOption
 
 SHOWN_MAX = 100
 TIME_END_S = 2**32 - 1
@@ -33,11 +34,6 @@ def _anomalies() -> None:
     pass
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 class Status(StrEnum):
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -45,8 +41,6 @@ class Status(StrEnum):
     ALL = "all"
 
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
 IdArgument = Annotated[str, typer.Argument(help="As `list` shows it.")]
 AuthorOption = Annotated[str, typer.Option(help="Who says so.")]
 NoteOption = Annotated[str, typer.Option(help="What is known about it, or a link to it.")]

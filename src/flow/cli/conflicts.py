@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +13,13 @@ from rich.text import Text
 
 from ..config import Config, load_config
 from ..errors import ConfigError
-from ..prices.values import instant_text, parse_instant_us
+from ..prices.values import instant_text
 from ..quarantine.conflicts import Conflict, SourceReport, by_source, fields_came, fields_counted
 from ..quarantine.conflicts import conflicts as find_conflicts
 from ..statements.render import printable
 from ..store import StoreClient, check_schema, connect
 from ..store.queries.conflicting import Filter
+from .options import ConfigOption, Format, FormatOption, FormatOrCsv, FormatOrCsvOption, instants_us
 
 FIELDS_SHOWN = 5
 
@@ -31,23 +31,9 @@ def _conflicts() -> None:
     pass
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-class TwoFormats(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 class By(StrEnum):
     EVENT = "event"
     SOURCE = "source"
-
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")]
 
 
 @conflicts.command("list")
@@ -59,10 +45,13 @@ def list_(
     from_: Annotated[str | None, typer.Option("--from", help="Seen from this instant on.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Seen before this instant.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the latest.")] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOrCsvOption = FormatOrCsv.TABLE,
 ) -> None:
     """Conflicting events, the latest first, with the fields in which they differ from what was counted."""
-    asked = Filter(source, at, None, _instant_us(from_, "--from"), _instant_us(to, "--to"))
+    problems: list[str] = []
+    asked = Filter(source, at, None, *instants_us({"--from": from_, "--to": to}, problems))
+    if problems:
+        raise ConfigError(problems)
     settings = load_config(config)
     if settings.ledger is None:
         typer.echo("No ledger is kept (`ledger:` in the config), so what was counted is not known.", err=True)
@@ -74,13 +63,6 @@ def list_(
             _tell_events(find_conflicts(client, settings, asked, limit or 50), format_)
 
 
-def _instant_us(text: str | None, option: str) -> int | None:
-    try:
-        return None if text is None else parse_instant_us(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {text!r} {error}") from None
-
-
 def _cell(value: object) -> Text:
     return Text(printable(f"{value:,}" if isinstance(value, int) else str(value)))
 
@@ -88,10 +70,10 @@ def _cell(value: object) -> Text:
 # ---- One by one ---------------------------------------------------------------------------------------------------
 
 
-def _tell_events(found: list[Conflict], format_: Format) -> None:
-    if format_ is Format.JSON:
+def _tell_events(found: list[Conflict], format_: FormatOrCsv) -> None:
+    if format_ is FormatOrCsv.JSON:
         typer.echo(json.dumps([_plain(conflict) for conflict in found], ensure_ascii=False, indent=2))
-    elif format_ is Format.CSV:
+    elif format_ is FormatOrCsv.CSV:
         rows = (
             {
                 **{name: value for name, value in _plain(conflict).items() if not isinstance(value, dict | list)},
@@ -161,7 +143,7 @@ def _print_events(found: list[Conflict], console: Console) -> None:
 # ---- By source ----------------------------------------------------------------------------------------------------
 
 
-def _tell_sources(found: list[SourceReport], format_: Format) -> None:
+def _tell_sources(found: list[SourceReport], format_: FormatOrCsv) -> None:
     rows = [
         {
             "source": report.conflicts.source,
@@ -174,9 +156,9 @@ def _tell_sources(found: list[SourceReport], format_: Format) -> None:
         }
         for report in found
     ]
-    if format_ is Format.JSON:
+    if format_ is FormatOrCsv.JSON:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-    elif format_ is Format.CSV:
+    elif format_ is FormatOrCsv.CSV:
         texts = ({**row, "differs": json.dumps(row["differs"], ensure_ascii=False)} for row in rows)
         _print_csv(["source", "events", "identities", "first_seen", "last_seen", "compared", "differs"], texts)
     elif not rows:
@@ -210,14 +192,14 @@ def _print_sources(found: list[SourceReport], console: Console) -> None:
 def show(
     position: Annotated[str, typer.Argument(help="The source position of the event.")],
     config: ConfigOption,
-    format_: Annotated[TwoFormats, typer.Option("--format", help="How to print it.")] = TwoFormats.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """One conflicting event beside the one that was counted, field by field."""
     settings = load_config(config)
     with connect(settings.store, readonly=True) as client:
         check_schema(client)
         conflict = _the_one(client, settings, position)
-    if format_ is TwoFormats.JSON:
+    if format_ is Format.JSON:
         typer.echo(json.dumps(_plain(conflict), ensure_ascii=False, indent=2))
         return
     event, counted = conflict.event, conflict.counted

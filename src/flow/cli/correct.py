@@ -3,7 +3,6 @@
 import json
 import time
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,13 +18,9 @@ from ..errors import ConfigError
 from ..prices.values import instant_text, parse_instant_us
 from ..rounding import FEMTO_DIGITS, exact_text
 from ..statements.render import printable
+from .options import ConfigOption, Format, FormatOption
 
 MINUTE_S = 60
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 class Grain(StrEnum):
@@ -37,7 +32,7 @@ class Grain(StrEnum):
 
 
 def correct(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     event: Annotated[tuple[str, str] | None, typer.Option(help="The source and the id of an accepted event.")] = None,
     window: Annotated[str | None, typer.Option(help="Where a window of a customer's usage begins.")] = None,
     grain: Annotated[Grain, typer.Option(help="The length of that window.")] = Grain.MINUTE,
@@ -53,7 +48,7 @@ def correct(
     author: Annotated[str, typer.Option(help="Who changes it.")] = "",
     reason: Annotated[str, typer.Option(help="Why, or a link to it.")] = "",
     dry: Annotated[bool, typer.Option("--dry-run", help="Tell what it would change, and change nothing.")] = False,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Correct an event, or a window, by one more event; the next run, or the one that is on, counts it."""
     dimensions = {

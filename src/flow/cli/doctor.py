@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from ..config import Config, FilesSource, KafkaSource, LedgerSource, SyntheticSource, load_config
 from ..errors import RefusedStart, StoreError, TallyflowError
+from .options import Format, FormatOption
 
 BYTEWAX_VERSION = "0.21.1"
 """Exactly once rests on how this version commits epochs; another one has to be proved first."""
@@ -27,11 +27,6 @@ FREE_BYTES_MIN = 2**30
 
 State = Literal["ok", "warn", "fail"]
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Check:
 
 def doctor(
     config: Annotated[Path, typer.Option("--config", "-c", help="The config file to check.")],
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Checks versions, the config, prices, rules, source, folders and store. Exit code 1 if anything fails."""
     checks = list(examine(config))

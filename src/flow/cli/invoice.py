@@ -1,7 +1,6 @@
 """`tallyflow invoice`: what a customer owes for a period, and where it comes from."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,12 +12,7 @@ from ..statements.estimate import make_estimate
 from ..statements.invoice import make_invoice, parse_levels, parse_period
 from ..statements.render import as_csv, as_json, print_table
 from ..store import check_schema, connect
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
+from .options import ConfigOption, FormatOrCsv, FormatOrCsvOption
 
 
 class Rounding(StrEnum):
@@ -29,7 +23,7 @@ class Rounding(StrEnum):
 def invoice(
     customer: Annotated[str, typer.Argument(help="Whose invoice.")],
     period: Annotated[str, typer.Option(help="A month like 2026-11, or a day like 2026-11-03; UTC.")],
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     by: Annotated[
         str,
         typer.Option(
@@ -37,7 +31,7 @@ def invoice(
             "minute. The first makes the invoice lines; '' gives the total alone."
         ),
     ] = "feature",
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOrCsvOption = FormatOrCsv.TABLE,
     rounding: Annotated[Rounding, typer.Option(help="How a line's halves are rounded.")] = Rounding.HALF_EVEN,
 ) -> None:
     """A customer's period from its total down: each level adds up to the one above, exactly.
@@ -56,9 +50,9 @@ def invoice(
             settings.dedup.horizon_us,
             lambda: load_price_book(settings.prices, settings.limits.quantity_max),
         )
-    if format_ is Format.JSON:
+    if format_ is FormatOrCsv.JSON:
         typer.echo(as_json(found, estimate))
-    elif format_ is Format.CSV:
+    elif format_ is FormatOrCsv.CSV:
         typer.echo(as_csv(found, estimate), nl=False)
     else:
         print_table(found, Console(), estimate)

@@ -3,8 +3,6 @@
 import json
 import time
 from collections import Counter
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,12 +15,13 @@ from ..amending.resolving import BILLED, CONFLICTING, DUPLICATE, Asked, Outcome
 from ..amending.resolving import resolve as resolve_config
 from ..config import load_config
 from ..errors import ConfigError
-from ..prices.values import instant_text, parse_instant_us
+from ..prices.values import instant_text
 from ..rounding import FEMTO_DIGITS, exact_text
 from ..statements.render import printable
 from ..store import check_schema, connect
 from ..store.queries.late import STATES, Filter, LateEvent, late_events
 from .correct import MINUTE_S, plain_effect, print_effects
+from .options import ConfigOption, Format, FormatOption, instants_us
 
 SHOWN_MAX = 50
 HOUR_US = 3_600_000_000
@@ -35,19 +34,12 @@ def _late() -> None:
     pass
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")]
 SourceOption = Annotated[list[str] | None, typer.Option("--source", help="Of this source; may be repeated.")]
 CustomerOption = Annotated[list[str] | None, typer.Option("--customer", help="Of this customer; may be repeated.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="With event times from this instant on.")]
 ToOption = Annotated[str | None, typer.Option("--to", help="With event times before this instant.")]
 StateOption = Annotated[list[str] | None, typer.Option("--state", help=f"One of {', '.join(STATES)}.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many events.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print it.")]
 
 
 def _filter(
@@ -55,16 +47,10 @@ def _filter(
 ) -> Filter:
     """Raises ConfigError with all that is wrong."""
     problems = [f"--state: {name!r} is none of {', '.join(STATES)}" for name in state or [] if name not in STATES]
-    instants: dict[str, int | None] = {}
-    for option, given in (("--from", from_), ("--to", to)):
-        try:
-            instants[option] = None if given is None else parse_instant_us(given)
-        except ValueError as error:
-            problems.append(f"{option}: {given!r} {error}")
+    start_us, end_us = instants_us({"--from": from_, "--to": to}, problems)
     if problems:
         raise ConfigError(problems)
-    times = instants["--from"], instants["--to"]
-    return Filter(tuple(source or ()), tuple(customer or ()), *times, states=tuple(state or ()))
+    return Filter(tuple(source or ()), tuple(customer or ()), start_us, end_us, states=tuple(state or ()))
 
 
 # ---- list ---------------------------------------------------------------------------------------------------------

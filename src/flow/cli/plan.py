@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,15 +18,11 @@ from ..plans.plan import Plan
 from ..plans.rating import Rating, Use, rate_periods
 from ..plans.reading import load_plan
 from ..rounding import FEMTO_DIGITS, decimal_text, minor_digits
+from .options import Format, FormatOption
 
 plan = typer.Typer(help="Plans: what a contract makes of usage.", no_args_is_help=True)
 
 _NUMBER = re.compile(r"-?[0-9][0-9_]{0,60}(\.[0-9]{1,60})?")
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 @plan.callback()
@@ -53,7 +48,7 @@ def rate(
         ),
     ] = None,
     ended: Annotated[bool, typer.Option(help="Whether the last period is over, so that minimums are due.")] = True,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """What a plan charges for usage: lines, tier by tier, that add up to the amount exactly."""
     found = load_plan(path)

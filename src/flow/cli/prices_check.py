@@ -3,7 +3,6 @@
 import contextlib
 import json
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,23 +18,17 @@ from ..prices.lint import Finding, failed_examples, lint
 from ..prices.price import NARROWING
 from ..steps.batches import Limits, Lines
 from ..steps.decode import decode
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
+from .options import Format, FormatOption
 
 ConfigPath = Annotated[Path | None, typer.Option("--config", "-c", help="The config whose price book is asked.")]
 BookPath = Annotated[Path | None, typer.Option("--prices", "-p", help="A price book, instead of a config's.")]
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
 
 
 def explain_command(
     event: Annotated[Path, typer.Argument(help="A file with one event, as it is sent.")],
     config: ConfigPath = None,
     prices: BookPath = None,
-    format_: AsFormat = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """How one event is rated: which rows matched, which lost and why, each multiplication, the result."""
     book = _book(config, prices)
@@ -51,7 +44,7 @@ def lint_command(
     prices: BookPath = None,
     previous: Annotated[Path | None, typer.Option(help="The version before, to find absurd jumps and edits.")] = None,
     market: Annotated[Path | None, typer.Option(help="A book of market prices, to find missing tiers.")] = None,
-    format_: AsFormat = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """What is allowed in a price book, and probably not meant. Ends with 1 where it finds something."""
     book = _book(config, prices)
@@ -59,7 +52,7 @@ def lint_command(
     _report(lint(book, *of), format_, "nothing to remark")
 
 
-def test_command(config: ConfigPath = None, prices: BookPath = None, format_: AsFormat = Format.TABLE) -> None:
+def test_command(config: ConfigPath = None, prices: BookPath = None, format_: FormatOption = Format.TABLE) -> None:
     """Tries the examples of a price book. Ends with 3 where one does not come out."""
     book = _book(config, prices)
     if not book.examples:

@@ -1,15 +1,12 @@
 """`tallyflow prices diff`: what changed between two price books, and what it would have done to the ledger."""
 
 import json
-import sys
-from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,18 +15,15 @@ from ..effect import BY, METER, Comparison, Effect, check_by, compare
 from ..errors import ConfigError, StateError
 from ..prices.book import QUANTITY_MAX, PriceBook, load_price_book
 from ..prices.changes import Change, changes
-from ..prices.values import instant_text, parse_instant_us
+from ..prices.values import instant_text
 from ..rounding import FEMTO_DIGITS, decimal_text, div_half_even
 from ..state.directory import StateDirectory
 from ..statements.render import printable
+from .options import Format, FormatOption, instant_us
+from .progress import counting
 
 SHOWN_MAX = 50
 """Rows of each table; JSON has them all."""
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
 
 
 def diff(
@@ -43,11 +37,11 @@ def diff(
         str | None, typer.Option(help="The end of these days, an instant. Default: the last event of the ledger.")
     ] = None,
     by: Annotated[str, typer.Option(help="What amounts are told apart by: dimensions and meter.")] = ",".join(BY),
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """What changed from price book A to B, and what that would have done to the last 30 days of the ledger."""
     names = check_by([name for name in by.split(",") if name])
-    until_us = _until_us(until)
+    until_us = instant_us(until, "--until") if until is not None else None
     loaded = load_config(config) if config is not None else None
     quantity_max = loaded.limits.quantity_max if loaded is not None else QUANTITY_MAX
     books = load_price_book(book_a, quantity_max), load_price_book(book_b, quantity_max)
@@ -62,13 +56,6 @@ def diff(
         _print_comparison(comparison, names, books[0].currency, console)
 
 
-def _until_us(text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_instant_us(text)
-    except ValueError as error:
-        raise ConfigError(f"--until: {text!r} {error}") from None
-
-
 def _compare(
     config: Config, books: tuple[PriceBook, PriceBook], by: tuple[str, ...], days: int, until_us: int | None
 ) -> Comparison:
@@ -77,18 +64,8 @@ def _compare(
     lineage = StateDirectory(config.state_dir).existing_lineage()
     if lineage is None:
         raise StateError(f"{config.state_dir}: no run has begun here yet; run `tallyflow run` first")
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("rating {task.completed:,} events twice"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("rating", total=None)
-        found = compare(
-            config.ledger, lineage.id, books, by, days, until_us, lambda events: progress.advance(task, events)
-        )
+    with counting("rating twice", "events") as counter:
+        found = compare(config.ledger, lineage.id, books, by, days, until_us, counter.add)
     if found.unsealed_files:
         typer.echo(
             f"{config.ledger}: {found.unsealed_files} files are not sealed yet; their events are not in this", err=True

@@ -12,7 +12,7 @@ from ..prices.book import parse_price_book
 from ..prices.importing.collect import Imported
 from ..prices.importing.formats import Format, import_file, names_of
 from ..prices.importing.write import book_text
-from ..prices.values import parse_instant_us
+from .options import instant_us
 
 
 def import_(
@@ -50,10 +50,7 @@ def import_(
 
 
 def _from_us(text: str | None) -> int:
-    try:
-        return parse_instant_us(text) if text is not None else 0
-    except ValueError as error:
-        raise ConfigError(f"--from: {text!r} {error}") from None
+    return instant_us(text, "--from") if text is not None else 0
 
 
 def _report(imported: Imported, out: Path | None) -> None:

@@ -24,6 +24,7 @@ from ..reconcile.report import Reconciliation, as_json
 from ..reconcile.variance import percent
 from ..statements.invoice import parse_period
 from ..statements.render import printable
+from .options import ConfigOption
 
 SHOWN_MAX = 20
 """Rows of each table; the other formats have more."""
@@ -36,7 +37,7 @@ class Format(StrEnum):
 
 
 def reconcile(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     against: Annotated[
         list[str],
         typer.Option(

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 from dataclasses import asdict, fields
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from ..config import load_config
 from ..errors import ConfigError, EventError
-from ..prices.values import instant_text, parse_instant_us
+from ..prices.values import instant_text
 from ..quarantine.json_text import parse
 from ..quarantine.payload import Edit
 from ..quarantine.redriving import Done, Quarantine, Signature, edits, whole
@@ -34,6 +33,7 @@ from ..store.queries.rejected import (
     payload_slices,
 )
 from ..store.queries.rejected import rejected as rejected_events
+from .options import ConfigOption, Format, FormatOption, FormatOrCsv, FormatOrCsvOption, instants_us
 
 SHOWN_BYTES = 4096
 
@@ -45,18 +45,6 @@ def _rejected() -> None:
     pass
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-class TwoFormats(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")]
 ForOption = Annotated[list[str] | None, typer.Option("--for", help="Rejected for this reason; may be repeated.")]
 AtOption = Annotated[str, typer.Option("--at", help="Their source position begins so.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="Seen from this instant on.")]
@@ -80,15 +68,10 @@ def _filter(
     """Raises ConfigError with all that is wrong."""
     unknown = [name for name in status or [] if name not in STATUSES]
     problems = [f"--status: {name!r} is none of {', '.join(STATUSES)}" for name in unknown]
-    instants: dict[str, int | None] = {}
-    for option, given in (("--from", from_), ("--to", to)):
-        try:
-            instants[option] = None if given is None else parse_instant_us(given)
-        except ValueError as error:
-            problems.append(f"{option}: {given!r} {error}")
+    start_us, end_us = instants_us({"--from": from_, "--to": to}, problems)
     if problems:
         raise ConfigError(problems)
-    return Filter(tuple(for_ or ()), at, position, instants["--from"], instants["--to"], text, tuple(status or ()))
+    return Filter(tuple(for_ or ()), at, position, start_us, end_us, text, tuple(status or ()))
 
 
 # ---- list ---------------------------------------------------------------------------------------------------------
@@ -104,7 +87,7 @@ def list_(
     text: TextOption = "",
     status: StatusOption = None,
     limit: LimitOption = 50,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOrCsvOption = FormatOrCsv.TABLE,
 ) -> None:
     """Rejected events by reason, then one by one, with what has become of them."""
     asked = _filter(for_, at, from_, to, text, status)
@@ -112,10 +95,10 @@ def list_(
         check_schema(client)
         found = groups(client, asked)
         rows = rejected_events(client, asked, limit)
-    if format_ is Format.JSON:
+    if format_ is FormatOrCsv.JSON:
         answer = {"reasons": [_plain_group(group) for group in found], "events": [_plain(row) for row in rows]}
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
-    elif format_ is Format.CSV:
+    elif format_ is FormatOrCsv.CSV:
         out = io.StringIO()
         writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -189,7 +172,7 @@ def show(
     config: ConfigOption,
     bytes_max: Annotated[int, typer.Option("--bytes", min=0, help="At most so much of a payload.")] = SHOWN_BYTES,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the whole payload there, as it was.")] = None,
-    format_: Annotated[TwoFormats, typer.Option("--format", help="How to print it.")] = TwoFormats.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """One rejected event: its original bytes, what is wrong with it, and what has become of it since."""
     with connect(load_config(config).store, readonly=True) as client:
@@ -203,7 +186,7 @@ def show(
         if out is not None:
             with out.open("wb") as file:
                 file.writelines(payload_slices(client, event))
-    if format_ is TwoFormats.JSON:
+    if format_ is Format.JSON:
         answer = _plain(event) | _payload(payload) | {"notes": [_plain_note(note, bytes_max) for note in done]}
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
         return
@@ -264,7 +247,7 @@ def fix(
     to: ToOption = None,
     text: TextOption = "",
     limit: LimitOption = 100_000,
-    format_: Annotated[TwoFormats, typer.Option("--format", help="How to print it.")] = TwoFormats.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Keep a corrected payload, if a run would accept it; `redrive` puts it in. The original stays as it is."""
     asked = _filter(for_, at, from_, to, text, None, position)
@@ -322,7 +305,7 @@ def redrive(
     status: StatusOption = None,
     limit: LimitOption = 100_000,
     dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would go back, and change nothing.")] = False,
-    format_: Annotated[TwoFormats, typer.Option("--format", help="How to print it.")] = TwoFormats.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Put fixed events, and those that a run would accept by now, back in, each once; the next run reads them."""
     asked = _filter(for_, at, from_, to, text, status, position)
@@ -337,8 +320,8 @@ def redrive(
     _tell(done, "would go back" if dry else "put into the inbox", format_)
 
 
-def _tell(done: Done, what: str, format_: TwoFormats) -> None:
-    if format_ is TwoFormats.JSON:
+def _tell(done: Done, what: str, format_: Format) -> None:
+    if format_ is Format.JSON:
         answer = {
             "events": done.events,
             "refused": dict(done.refused),

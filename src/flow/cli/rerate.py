@@ -1,33 +1,30 @@
 """`tallyflow rerate`: usage that was billed by one price book, by another."""
 
 import json
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..config import Config, load_config
 from ..errors import ConfigError
-from ..prices.values import instant_text, parse_instant_us
+from ..prices.values import instant_text
 from ..rerate.asked import Scope
 from ..rerate.rerating import Asked, Outcome, Source, dry_run, resume
 from ..rerate.rerating import rerate as rerate_config
 from ..rounding import FEMTO_DIGITS, exact_text, readable_text
 from ..statements.render import printable
+from .options import ConfigOption, Format, FormatOption, instant_us
+from .progress import counting
 
 SHOWN_MAX = 50
 
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
+Given = TypeVar("Given")
 
 
 class Window(StrEnum):
@@ -38,7 +35,7 @@ class Window(StrEnum):
 
 
 def rerate(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     from_: Annotated[str | None, typer.Option("--from", help="The first event time, an instant.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Where event times end, an instant; not included.")] = None,
     prices: Annotated[Path | None, typer.Option(help="The price book to re-rate by.")] = None,
@@ -51,7 +48,7 @@ def rerate(
     reason: Annotated[str, typer.Option(help="Why, or a link to it; default: that of the book's version.")] = "",
     window: Annotated[Window, typer.Option(help="The windows by which differences are shown.")] = Window.DAY,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that read the ledger.")] = 2,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
     resume_: Annotated[
         bool, typer.Option("--resume", help="Only publish what a re-rating that was cut short has left.")
     ] = False,
@@ -63,7 +60,7 @@ def rerate(
         typer.echo(f"{left.name} is in the store now." if left is not None else "Nothing was left.", err=True)
         return
     asked = Asked(
-        Scope(_instant_us(from_, "--from"), _instant_us(to, "--to"), customer),
+        Scope(instant_us(_given(from_, "--from"), "--from"), instant_us(_given(to, "--to"), "--to"), customer),
         _given(prices, "--prices"),
         author,
         reason,
@@ -77,32 +74,15 @@ def rerate(
         _print(outcome, dry, Console())
 
 
-def _given(path: Path | None, option: str) -> Path:
-    if path is None:
+def _given(value: Given | None, option: str) -> Given:
+    if value is None:
         raise ConfigError(f"{option}: is missing")
-    return path
-
-
-def _instant_us(text: str | None, option: str) -> int:
-    if text is None:
-        raise ConfigError(f"{option}: is missing")
-    try:
-        return parse_instant_us(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {text!r} {error}") from None
+    return value
 
 
 def _with_progress(config: Config, asked: Asked, dry: bool, workers: int) -> Outcome:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("re-rating {task.completed:,} rows"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("re-rating", total=None)
-        return (dry_run if dry else rerate_config)(config, asked, workers, lambda rows: progress.advance(task, rows))
+    with counting("re-rating", "rows") as counter:
+        return (dry_run if dry else rerate_config)(config, asked, workers, counter.add)
 
 
 def _as_json(outcome: Outcome) -> str:

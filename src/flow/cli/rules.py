@@ -1,14 +1,11 @@
 """`tallyflow rules test | try`: the examples of a rule book, and what it would have made of past events."""
 
 import json
-import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,20 +17,14 @@ from ..rules.examples import failed_examples
 from ..rules.rule import Clock
 from ..statements.render import printable
 from ..trial import OfRule, Tally, Trial, try_rules
+from .options import Format, FormatOption
 from .prices_diff import amount_text
+from .progress import counting
 
 SHOWN_MAX = 50
 """Rows of each table; JSON has them all."""
 
 rules = typer.Typer(help="Rule books: what events must be like.", no_args_is_help=True)
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print it.")]
 
 
 @rules.callback()
@@ -45,7 +36,7 @@ def _rules() -> None:
 def test(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The config whose rule book is tried.")] = None,
     book: Annotated[Path | None, typer.Option("--rules", "-r", help="A rule book, instead of a config's.")] = None,
-    format_: AsFormat = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Checks a rule book and tries the examples of its rules. Ends with 3 where one does not come out."""
     if (config is None) == (book is None):
@@ -76,7 +67,7 @@ def try_(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="With it: amounts by its prices, beside its present rules.")
     ] = None,
-    format_: AsFormat = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """What a rule book would have made of the accepted events of a ledger: rejected, flagged, by rule and customer."""
     loaded = load_config(config) if config is not None else None
@@ -101,16 +92,8 @@ def try_(
 
 
 def _tried(folder: Path, books: dict[str, RuleBook], prices: PriceBook | None) -> Trial:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("tried {task.completed:,} events"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("trying", total=None)
-        return try_rules(folder, list(books.values()), prices, lambda events: progress.advance(task, events))
+    with counting("trying", "events") as counter:
+        return try_rules(folder, list(books.values()), prices, counter.add)
 
 
 def _as_json(found: Trial, names: list[str], prices: PriceBook | None, clocks: list[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..cluster.hosts import Hosts
@@ -25,6 +24,7 @@ from ..statements.render import printable
 from ..steps.combine import OUTCOMES, MeterTotals
 from ..store.client import engine_kept
 from ..store.queries.summary import Month, latest_month
+from .progress import counting
 
 LOG = logging.getLogger(__name__)
 
@@ -87,20 +87,9 @@ def _run(settings: Config, config: Path, workers: int, processes: int, hosts: Ho
 
 
 def _run_with_progress(settings: Config, workers: int) -> Outcome:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        total = settings.source.events if isinstance(settings.source, SyntheticSource) else None
-        task = progress.add_task("billing", total=total)
-        return run_job(settings, workers, lambda events: progress.advance(task, events))
+    total = settings.source.events if isinstance(settings.source, SyntheticSource) else None
+    with counting("billing", "events", total) as counter:
+        return run_job(settings, workers, counter.add)
 
 
 def _print(outcome: Outcome, month: Month, config: Config, path: Path, console: Console) -> None:

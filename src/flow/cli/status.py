@@ -2,8 +2,6 @@
 
 import time
 from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,15 +13,11 @@ from rich.text import Text
 from ..config import load_config
 from ..metrics.depth import Depth
 from ..metrics.status import Measured, Status, status_of
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
+from .options import ConfigOption, Format
 
 
 def status(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="json: look once, one object.")] = Format.TABLE,
     every_s: Annotated[int, typer.Option("--every", min=1, max=3600, help="Seconds between two looks.")] = 2,

@@ -1,6 +1,5 @@
 """`tallyflow trace`: a public usage trace becomes events."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,12 +8,11 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import ConfigError
 from ..traces import BASE_TIME, aider, azure, mooncake, servegen
 from ..traces.write import Written, write_events
+from .progress import counting
 
 
 class TraceKind(StrEnum):
@@ -121,22 +119,12 @@ def parse_time(text: str, option: str) -> datetime:
 
 def write_with_progress(batches: Iterable[pa.RecordBatch], out: Path, events: int | None = None) -> Written:
     """Writes the batches to `out`; on a terminal a bar on stderr counts the events, of `events` if known."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task(f"writing {out.name}", total=events)
+    with counting(f"writing {out.name}", "events", events) as counter:
 
         def counted() -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 yield batch
-                progress.advance(task, batch.num_rows)
+                counter.add(batch.num_rows)
 
         return write_events(counted(), out)
 

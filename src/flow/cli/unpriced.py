@@ -1,9 +1,7 @@
 """`tallyflow unpriced`: usage that no price was in force for, and that is therefore in no amount."""
 
 import json
-from enum import StrEnum
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,22 +14,18 @@ from ..statements.invoice import parse_period
 from ..statements.render import printable
 from ..store import check_schema, connect
 from ..store.queries.unpriced_usage import Unpriced, unpriced_usage
+from .options import ConfigOption, Format, FormatOption
 
 SHOWN_MAX = 100
 TIME_END_S = 2**32 - 1
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 def unpriced(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     period: Annotated[str | None, typer.Option(help="A month like 2026-11, or a day; UTC. Default: all.")] = None,
     customer: Annotated[str | None, typer.Option(help="Of this customer only.")] = None,
     model: Annotated[str | None, typer.Option(help="Of this model only.")] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TABLE,
+    format_: FormatOption = Format.TABLE,
 ) -> None:
     """Usage without a price, by model, customer and meter; `tallyflow rerate` bills it once the price is known."""
     asked = parse_period(period) if period is not None else None

@@ -1,16 +1,13 @@
 """`tallyflow verify`: does the store say what the ledger says?"""
 
 import json
-import sys
 import time
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,18 +17,15 @@ from ..statements.invoice import parse_period
 from ..statements.render import printable
 from ..verify import Report, Scope
 from ..verify import verify as verify_config
+from .options import ConfigOption, Format
+from .progress import counting
 
 SHOWN_MAX = 20
 JSON_MAX = 10_000
 
 
-class Format(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-
-
 def verify(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The config file of the run.")],
+    config: ConfigOption,
     customer: Annotated[str | None, typer.Option(help="Compare this customer only.")] = None,
     period: Annotated[
         str | None, typer.Option(help="Compare the windows that this month (2026-11) or day (2026-11-03) touches; UTC.")
@@ -60,23 +54,8 @@ def verify(
 
 
 def _with_progress(config: Path, scope: Scope, differences_max: int) -> Report:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("verifying", total=None)
-        return verify_config(
-            load_config(config),
-            scope,
-            differences_max,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with counting("verifying", "events") as counter:
+        return verify_config(load_config(config), scope, differences_max, counter.set)
 
 
 def _print(report: Report, console: Console) -> None:
