@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 SOURCE_HASH: str
 NEW: int
@@ -18,7 +18,7 @@ class FingerprintSet:
     def judge(
         self, rows: int, selection: int, fingerprint: int, payload: int, event_time_us: int, verdicts: int
     ) -> tuple[int, int, int, int]: ...
-    def take_journal(self) -> list[tuple[int, int, bytes]]: ...
+    def take_journal(self) -> Iterator[tuple[int, int, memoryview]]: ...
     def take_retired(self) -> list[int]: ...
     def restore(
         self, number: int, sealed_at_us: int, records_max: int, chunks: Iterable[bytes | memoryview]

@@ -1,24 +1,28 @@
 """Exact deduplication over a horizon: which rows are new, duplicate, conflicting or late.
 
-Memory: a list of segments, newest last. A segment is an open-addressing table of 24-byte slots (16 bytes fingerprint,
-8 bytes payload hash; linear probing, at most 3/4 full, so 32 to 64 bytes an id). The newest segment is active and
-grows by doubling. When a slice of the horizon ends (or the segment holds its maximum), it is sealed: a split-block
-Bloom filter (32-byte blocks of eight 32-bit words, one bit a word, as in the Parquet format; 16 bits an id, 0.2 %
-false positives) is put before it. The filter says "certainly new" or "look closer"; only the table says "duplicate".
+Memory: a list of segments, newest last. A segment is its records (16 bytes fingerprint, 8 bytes payload hash) end to
+end in the order in which they were learnt, as they go into its file, and an index of them: an open-addressing table of
+8-byte entries (the upper half of the fingerprint's low word, and the number of the record plus one; linear probing, at
+most 3/4 full). That is 35 to 46 bytes an id, of which a probe touches one cache line of the index: the record behind an
+entry is only looked at where 32 bits agree, which is a duplicate. The newest segment is active and grows by doubling.
+When a slice of the horizon ends (or the segment holds its maximum), it is sealed: a split-block Bloom filter (32-byte
+blocks of eight 32-bit words, one bit a word, as in the Parquet format; 16 bits an id, 0.2 % false positives) is put
+before it. The filter says "certainly new" or "look closer"; only the record says "duplicate".
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
-Cost: about 30 ns a row, one cache miss in the table and one a sealed segment, prefetched. Proved by:
-tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
+Cost: about 30 ns a row at ten million ids and 15 more for growing, one cache miss in the index and one a sealed
+segment, prefetched. Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 """
 
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from .int128 cimport prefetch
-from .memory cimport table_alloc, table_double, table_free
+from .memory cimport arena_grow, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -33,9 +37,9 @@ cdef enum:
     SEGMENTS_MAX = 1280  # dedup.generations may be 1000; the rest is for segments that fill up within a slice
     LOOKAHEAD = 16
     BLOCK_BYTES = 32
-    FIRST_SLOTS = 4096
+    FIRST_ENTRIES = 4096
 
-cdef struct Slot:
+cdef struct Record:
     uint64_t lo
     uint64_t hi
     uint64_t payload
@@ -43,9 +47,12 @@ cdef struct Slot:
 cdef struct Segment:
     int64_t number  # of its file in the state directory
     int64_t slice_end_us  # the watermark when it was sealed: nothing in it arrived later
-    uint64_t mask
+    Record *records
     uint64_t used
-    Slot *slots
+    uint64_t room  # records that there is room for: as many as the index may take
+    uint64_t taken  # records that `take_journal` has given
+    uint64_t *index
+    uint64_t mask
     uint64_t blocks  # Bloom blocks, 0 while active
     uint32_t *bloom
 
@@ -72,97 +79,105 @@ cdef extern from *:
 
 # ---- One segment --------------------------------------------------------------------------------------------------
 
-cdef inline Slot *find(Segment *segment, uint64_t lo, uint64_t hi) noexcept nogil:
-    """The slot that holds the fingerprint, or the empty one where it belongs."""
-    cdef uint64_t at = lo & segment.mask
-    cdef Slot *slot
+cdef inline uint64_t tag(uint64_t lo) noexcept nogil:
+    """What an entry says of a fingerprint; the index is entered by the other half."""
+    return lo & <uint64_t>0xFFFFFFFF00000000
+
+
+cdef inline Record *find(Segment *segment, uint64_t lo, uint64_t hi, uint64_t *place) noexcept nogil:
+    """The record of the fingerprint; NULL, and the empty entry where it belongs, if there is none."""
+    cdef uint64_t at = lo & segment.mask, entry
+    cdef Record *record
     while True:
-        slot = &segment.slots[at]
-        if (slot.lo == lo and slot.hi == hi) or (slot.lo == 0 and slot.hi == 0):
-            return slot
+        entry = segment.index[at]
+        if entry == 0:
+            place[0] = at
+            return NULL
+        if tag(entry) == tag(lo):
+            record = &segment.records[<uint32_t>entry - 1]
+            if record.lo == lo and record.hi == hi:
+                return record
         at = (at + 1) & segment.mask
 
 
-cdef int grow(Segment *segment) noexcept nogil:
-    """Doubles the table in its place: nothing is read twice, and the memory of both is never needed at once.
-
-    Slots are taken out and put in again in the order in which they were probed, from an empty one on. None then lands
-    behind the old slot's place in either half, so that no probe passes a slot that is emptied later.
-    """
-    cdef uint64_t old_size = segment.mask + 1, first = 0, step, at
-    cdef Slot held
-    cdef Slot *slots = <Slot *>table_double(segment.slots, old_size * sizeof(Slot))
-    if slots == NULL:
+cdef int make_room(Segment *segment, uint64_t entries) noexcept nogil:
+    """An index of so many entries (a power of two), and room for the records that it may take; -1: no memory."""
+    cdef uint64_t room = entries * 3 // 4, i, at, lo
+    cdef Record *records
+    cdef uint64_t *index = <uint64_t *>table_alloc(entries * sizeof(uint64_t))
+    if index == NULL:
         return -1
-    segment.slots = slots
-    segment.mask = old_size * 2 - 1
-    while slots[first].lo or slots[first].hi:
-        first += 1
-    for step in range(1, old_size):
-        at = (first + step) & (old_size - 1)
-        held = slots[at]
-        if held.lo or held.hi:
-            memset(&slots[at], 0, sizeof(Slot))
-            find(segment, held.lo, held.hi)[0] = held
+    records = <Record *>arena_grow(segment.records, segment.room * sizeof(Record), room * sizeof(Record))
+    if records == NULL:
+        table_free(index, entries * sizeof(uint64_t))
+        return -1
+    for i in range(segment.used):
+        if i + LOOKAHEAD < segment.used:
+            prefetch(&index[records[i + LOOKAHEAD].lo & (entries - 1)])
+        lo = records[i].lo
+        at = lo & (entries - 1)
+        while index[at]:
+            at = (at + 1) & (entries - 1)
+        index[at] = tag(lo) | (i + 1)
+    table_free(segment.index, (segment.mask + 1) * sizeof(uint64_t))
+    segment.index, segment.mask = index, entries - 1
+    segment.records, segment.room = records, room
     return 0
 
 
-cdef int put(Segment *segment, Slot *slot, uint64_t lo, uint64_t hi, uint64_t payload) noexcept nogil:
-    """Fills the empty slot that `find` gave; -1 when memory ran out."""
-    slot.lo = lo
-    slot.hi = hi
-    slot.payload = payload
+cdef inline int put(Segment *segment, uint64_t place, uint64_t lo, uint64_t hi, uint64_t payload) noexcept nogil:
+    """Appends a record and fills the empty entry that `find` gave; -1 when memory ran out."""
+    cdef Record *record = &segment.records[segment.used]
+    record.lo, record.hi, record.payload = lo, hi, payload
     segment.used += 1
-    if segment.used * 4 >= (segment.mask + 1) * 3:
-        return grow(segment)
+    segment.index[place] = tag(lo) | segment.used
+    if segment.used == segment.room:
+        return make_room(segment, 2 * (segment.mask + 1))
     return 0
 
 
 cdef int load(Segment *segment, const unsigned char *records, int64_t n) noexcept nogil:
-    """Puts `n` records into the table, those that it has already once; -1 when memory ran out."""
+    """Appends `n` records, those that it has already once; -1 when memory ran out."""
     cdef int64_t i
-    cdef uint64_t lo
-    cdef Slot record
-    cdef Slot *slot
+    cdef uint64_t lo, place = 0
+    cdef Record record
     for i in range(n):
         if i + LOOKAHEAD < n:
-            memcpy(&lo, records + (i + LOOKAHEAD) * <int64_t>sizeof(Slot), 8)
-            prefetch(&segment.slots[lo & segment.mask])
-        memcpy(&record, records + i * <int64_t>sizeof(Slot), sizeof(Slot))
-        slot = find(segment, record.lo, record.hi)
-        if slot.lo == 0 and slot.hi == 0 and put(segment, slot, record.lo, record.hi, record.payload):
+            memcpy(&lo, records + (i + LOOKAHEAD) * <int64_t>sizeof(Record), 8)
+            prefetch(&segment.index[lo & segment.mask])
+        memcpy(&record, records + i * <int64_t>sizeof(Record), sizeof(Record))
+        if find(segment, record.lo, record.hi, &place) == NULL and put(
+            segment, place, record.lo, record.hi, record.payload
+        ):
             return -1
     return 0
 
 
 cdef int build_bloom(Segment *segment) noexcept nogil:
     cdef uint64_t i
-    cdef Slot *slot
+    cdef Record *record
     segment.blocks = segment.used * 16 // 256 + 1
     segment.bloom = <uint32_t *>table_alloc(segment.blocks * BLOCK_BYTES)
     if segment.bloom == NULL:
         segment.blocks = 0
         return -1
-    for i in range(segment.mask + 1):
-        slot = &segment.slots[i]
-        if slot.lo or slot.hi:
-            bloom_add(segment.bloom + 8 * bloom_block(slot.hi, segment.blocks), <uint32_t>(slot.lo >> 32))
+    for i in range(segment.used):
+        record = &segment.records[i]
+        bloom_add(segment.bloom + 8 * bloom_block(record.hi, segment.blocks), <uint32_t>(record.lo >> 32))
     return 0
 
 
-cdef inline Slot *find_sealed(Segment *segment, uint64_t lo, uint64_t hi) noexcept nogil:
-    """The slot that holds the fingerprint, or NULL."""
-    cdef Slot *slot
+cdef inline Record *find_sealed(Segment *segment, uint64_t lo, uint64_t hi) noexcept nogil:
+    """The record of the fingerprint, or NULL."""
+    cdef uint64_t place = 0
     if not bloom_has(segment.bloom + 8 * bloom_block(hi, segment.blocks), <uint32_t>(lo >> 32)):
         return NULL
-    slot = find(segment, lo, hi)
-    if slot.lo == 0 and slot.hi == 0:
-        return NULL
-    return slot
+    return find(segment, lo, hi, &place)
 
 
 cdef void release(Segment *segment) noexcept nogil:
-    table_free(segment.slots, (segment.mask + 1) * sizeof(Slot))
+    table_free(segment.records, segment.room * sizeof(Record))
+    table_free(segment.index, (segment.mask + 1) * sizeof(uint64_t))
     table_free(segment.bloom, segment.blocks * BLOCK_BYTES)
 
 
@@ -171,7 +186,8 @@ cdef void release(Segment *segment) noexcept nogil:
 cdef class FingerprintSet:
     """All fingerprints of one shard within the horizon.
 
-    `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active table.
+    `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active segment
+    (below 2^31: an entry numbers its records in 32 bits).
     """
 
     cdef Segment segments[SEGMENTS_MAX]
@@ -180,34 +196,30 @@ cdef class FingerprintSet:
     cdef readonly int64_t slice_us
     cdef readonly int64_t segment_ids_max
     cdef readonly int64_t watermark_us
-    cdef Slot *journal
-    cdef int64_t journal_used
-    cdef int64_t journal_size
-    cdef list journal_cuts  # (segment number, end of its run in the journal)
+    cdef int newly_sealed  # segments, the newest but the active one, that `take_journal` has not told of
     cdef list retired
 
     def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26):
         if slice_us <= 0:
             raise ValueError("slice_us must be positive")
+        if not 0 < segment_ids_max < 1 << 31:
+            raise ValueError("segment_ids_max must be positive and below 2^31")
         self.horizon_us = horizon_us
         self.slice_us = slice_us
         self.segment_ids_max = segment_ids_max
         self.watermark_us = -1
         self.count = 0
-        self.journal = NULL
-        self.journal_used = self.journal_size = 0
-        self.journal_cuts = []
+        self.newly_sealed = 0
         self.retired = []
 
     def __dealloc__(self):
         cdef int i
         for i in range(self.count):
             release(&self.segments[i])
-        free(self.journal)
 
     # -- segments
 
-    cdef int _open(self, int64_t number, uint64_t slots) noexcept nogil:
+    cdef int _open(self, int64_t number, uint64_t entries) noexcept nogil:
         cdef Segment *segment
         if self.count == SEGMENTS_MAX:
             return -2
@@ -215,9 +227,7 @@ cdef class FingerprintSet:
         memset(segment, 0, sizeof(Segment))
         segment.number = number
         segment.slice_end_us = -1
-        segment.mask = slots - 1
-        segment.slots = <Slot *>table_alloc(slots * sizeof(Slot))
-        if segment.slots == NULL:
+        if make_room(segment, entries):
             return -1
         self.count += 1
         return 0
@@ -232,7 +242,7 @@ cdef class FingerprintSet:
             error = build_bloom(active)
         if error:
             raise MemoryError("no memory for a Bloom filter of a sealed segment")
-        self.journal_cuts.append((number, self.journal_used))
+        self.newly_sealed += 1
         while (
             self.count > 0 and self.horizon_us >= 0
             and self.segments[0].slice_end_us < self.watermark_us - self.horizon_us
@@ -242,7 +252,8 @@ cdef class FingerprintSet:
             self.count -= 1
             for i in range(self.count):
                 self.segments[i] = self.segments[i + 1]
-        self._check(self._open(number + 1, FIRST_SLOTS))
+        self.newly_sealed = min(self.newly_sealed, self.count)
+        self._check(self._open(number + 1, FIRST_ENTRIES))
         return 0
 
     cdef int _check(self, int error) except -1:
@@ -261,11 +272,9 @@ cdef class FingerprintSet:
         """Judges rows from `first` on; stops (and returns where) before the row at which the active segment must be
         sealed."""
         cdef int64_t i, ahead, row, time_us
-        cdef uint64_t lo, hi, check
+        cdef uint64_t lo, hi, check, place = 0
         cdef Segment *active = &self.segments[self.count - 1]
-        cdef Segment *segment
-        cdef Slot *slot
-        cdef Slot *known
+        cdef Record *known
         cdef int s
         for i in range(first, rows):
             ahead = i + LOOKAHEAD
@@ -273,24 +282,19 @@ cdef class FingerprintSet:
                 row = selection[ahead] if selection != NULL else ahead
                 memcpy(&lo, fingerprint + 16 * row, 8)
                 memcpy(&hi, fingerprint + 16 * row + 8, 8)
-                prefetch(&active.slots[lo & active.mask])
+                prefetch(&active.index[lo & active.mask])
                 for s in range(self.count - 1):
                     prefetch(self.segments[s].bloom + 8 * bloom_block(hi, self.segments[s].blocks))
             row = selection[i] if selection != NULL else i
             memcpy(&lo, fingerprint + 16 * row, 8)
             memcpy(&hi, fingerprint + 16 * row + 8, 8)
             memcpy(&check, payload + 16 * row, 8)
-            if lo == 0 and hi == 0:
-                lo = 1  # all zero marks an empty slot
             time_us = event_time_us[row]
-            slot = find(active, lo, hi)
-            known = slot if (slot.lo or slot.hi) else NULL
-            if known == NULL:
-                for s in range(self.count - 2, -1, -1):
-                    segment = &self.segments[s]
-                    known = find_sealed(segment, lo, hi)
-                    if known != NULL:
-                        break
+            known = find(active, lo, hi, &place)
+            for s in range(self.count - 2, -1, -1):
+                if known != NULL:
+                    break
+                known = find_sealed(&self.segments[s], lo, hi)
             if known != NULL:
                 verdicts[i] = V_DUPLICATE if known.payload == check else V_CONFLICTING
                 counts[verdicts[i]] += 1
@@ -309,13 +313,9 @@ cdef class FingerprintSet:
                 self.watermark_us = time_us
             verdicts[i] = V_NEW
             counts[V_NEW] += 1
-            error[0] = put(active, slot, lo, hi, check)
+            error[0] = put(active, place, lo, hi, check)
             if error[0]:
                 return i
-            self.journal[self.journal_used].lo = lo
-            self.journal[self.journal_used].hi = hi
-            self.journal[self.journal_used].payload = check
-            self.journal_used += 1
         return rows
 
     def judge(
@@ -331,18 +331,11 @@ cdef class FingerprintSet:
         cdef int64_t counts[4]
         cdef int64_t done = 0
         cdef int error = 0
-        cdef Slot *larger
         memset(counts, 0, sizeof(counts))
         if self.count == 0:
-            self._check(self._open(1, FIRST_SLOTS))
+            self._check(self._open(1, FIRST_ENTRIES))
         elif self.segments[self.count - 1].blocks:  # restored without an active one
-            self._check(self._open(self.segments[self.count - 1].number + 1, FIRST_SLOTS))
-        if self.journal_used + rows > self.journal_size:
-            larger = <Slot *>realloc(self.journal, (self.journal_used + rows) * 2 * sizeof(Slot))
-            if larger == NULL:
-                raise MemoryError("no memory for the journal of a shard")
-            self.journal = larger
-            self.journal_size = (self.journal_used + rows) * 2
+            self._check(self._open(self.segments[self.count - 1].number + 1, FIRST_ENTRIES))
         while done < rows:
             with nogil:
                 done = self._run(
@@ -357,23 +350,26 @@ cdef class FingerprintSet:
     # -- what the state directory keeps
 
     def take_journal(self):
-        """What was learnt since the last call, as [(segment number, sealed at watermark or -1, 24-byte records)];
-        empties it."""
-        cdef list runs = []
-        cdef int64_t start = 0
-        cdef int i
-        sealed = {self.segments[i].number: self.segments[i].slice_end_us for i in range(self.count)}
-        for number, end in self.journal_cuts:
-            runs.append((number, sealed.get(number, self.watermark_us), self._records(start, end)))
-            start = end
-        if self.count:
-            runs.append((self.segments[self.count - 1].number, -1, self._records(start, self.journal_used)))
-        self.journal_used = 0
-        self.journal_cuts = []
-        return runs
+        """What was learnt since the last call: gives (segment number, sealed at watermark or -1, 24-byte records) of
+        each segment that has learnt or was sealed, and of the active one.
 
-    cdef bytes _records(self, int64_t start, int64_t end):
-        return (<const char *>(self.journal + start))[: (end - start) * sizeof(Slot)]
+        The records are those in memory, and good until the next segment is asked for: nothing may be judged meanwhile.
+        What a retired segment had learnt is not given.
+        """
+        cdef int s
+        cdef Segment *segment
+        cdef uint64_t taken
+        for s in range(max(self.count - 1 - self.newly_sealed, 0), self.count):
+            segment = &self.segments[s]
+            taken, segment.taken = segment.taken, segment.used
+            records = PyMemoryView_FromMemory(
+                <char *>(segment.records + taken), (segment.used - taken) * sizeof(Record), PyBUF_READ
+            )
+            try:
+                yield segment.number, segment.slice_end_us, records
+            finally:
+                records.release()
+        self.newly_sealed = 0
 
     def take_retired(self):
         """Numbers of the segments that the horizon has passed since the last call."""
@@ -386,23 +382,26 @@ cdef class FingerprintSet:
         `chunks`: buffers of whole 24-byte records, read one after the other; together `records_max` at most, for which
         the table has room from the start. Raises ValueError, MemoryError, and what `chunks` raises.
         """
-        cdef uint64_t slots = FIRST_SLOTS
+        cdef uint64_t entries = FIRST_ENTRIES
         cdef const unsigned char[::1] chunk
         cdef Segment *segment
         cdef int error = 0
+        if records_max >= 1 << 31:
+            raise ValueError("a segment holds less than 2^31 records")
         if self.count and not self.segments[self.count - 1].blocks:
             raise ValueError("segments are restored oldest first, the active one last")
-        while <uint64_t>records_max * 4 >= slots * 3:
-            slots *= 2
-        self._check(self._open(number, slots))
+        while <uint64_t>records_max >= entries * 3 // 4:
+            entries *= 2
+        self._check(self._open(number, entries))
         segment = &self.segments[self.count - 1]
         for chunk in chunks:
-            if chunk.shape[0] % <int64_t>sizeof(Slot):
+            if chunk.shape[0] % <int64_t>sizeof(Record):
                 raise ValueError("a segment's records must be whole")
             if chunk.shape[0]:
                 with nogil:
-                    error = load(segment, &chunk[0], chunk.shape[0] // <int64_t>sizeof(Slot))
+                    error = load(segment, &chunk[0], chunk.shape[0] // <int64_t>sizeof(Record))
                 self._check(error)
+        segment.taken = segment.used
         if sealed_at_us >= 0:
             segment.slice_end_us = sealed_at_us
             with nogil:
@@ -420,11 +419,14 @@ cdef class FingerprintSet:
         return total
 
     def memory_bytes(self):
-        """Bytes held by tables, filters and the journal."""
+        """Bytes held by records, indexes and filters."""
         cdef int i
-        cdef int64_t total = self.journal_size * <int64_t>sizeof(Slot)
+        cdef Segment *segment
+        cdef int64_t total = 0
         for i in range(self.count):
-            total += (self.segments[i].mask + 1) * sizeof(Slot) + self.segments[i].blocks * BLOCK_BYTES
+            segment = &self.segments[i]
+            total += segment.used * sizeof(Record) + (segment.mask + 1) * sizeof(uint64_t)
+            total += segment.blocks * BLOCK_BYTES
         return total
 
 

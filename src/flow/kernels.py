@@ -3,7 +3,7 @@
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -208,8 +208,11 @@ class FingerprintSet:
     def __len__(self) -> int:
         return len(self._set)
 
-    def take_journal(self) -> list[tuple[int, int, bytes]]:
-        """(segment number, watermark at which it was sealed or -1, 24-byte records) learnt since the last call."""
+    def take_journal(self) -> Iterator[tuple[int, int, memoryview]]:
+        """(segment number, watermark at which it was sealed or -1, 24-byte records) learnt since the last call.
+
+        The records are those of the set itself: good until the next are asked for, while nothing is judged.
+        """
         return self._set.take_journal()
 
     def take_retired(self) -> list[int]:

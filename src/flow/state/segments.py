@@ -55,7 +55,7 @@ class SegmentFiles:
             if path not in {self.path(number) for number in lengths}:
                 path.unlink()
 
-    def append(self, number: int, records: bytes) -> None:
+    def append(self, number: int, records: bytes | memoryview) -> None:
         """Appends one chunk, which is durable after `sync`. Raises StateError."""
         length = self._lengths.get(number)
         pieces: list[bytes | memoryview] = [] if length else [_HEADER]
