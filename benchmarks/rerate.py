@@ -2,16 +2,17 @@
 
     python benchmarks/rerate.py [--events 4000000] [--workers 2] [--customers 1000] [--combinations 24] [--folder DIR]
 
-A run bills synthetic events spread over 15 days (1,000 customers by Zipf's law, the sample models, three to four meters
-an event), and keeps a ledger. Then they are re-rated: by a book in which one model has another price ("one"), and by
-one in which all have ("all", where every event differs, so that there are as many correction deltas as rollup rows).
+A run bills synthetic events (1,000 customers by Zipf's law, the sample models, three to four meters an event), and
+keeps a ledger. They lie as close in time as 100 million do in a month of 30 days, since that decides how many share a
+minute, and so how many correction deltas there are; fewer events are a shorter time. Then they are re-rated: by a book
+in which one model has another price ("one"), and by one in which all have ("all", where every event differs, so that
+there are as many correction deltas as rollup rows).
 Each is timed dry, which is what it takes to know the difference, and for real. At the end the store must say what the
 differences said. A folder from an earlier call is used again. CPU seconds are those of all threads: on a machine that
 does other things as well, they are the better figure.
 
 Merges that the run has left are waited for; those that re-rating causes go on while it publishes, and count. Seconds
-for a month are proportional, which is too many: of more events in the same days, more share a minute, so that there are
-fewer rows an event to write.
+for a month are proportional.
 
 The rollups are quick where many events share a minute and its dimensions: few customers, few combinations.
 """
@@ -37,9 +38,14 @@ from flow.run import open_store, run
 
 RESULTS = Path(__file__).parent / "results"
 START = datetime(2026, 11, 1, tzinfo=UTC)
-DAYS = 15
+MONTH = timedelta(days=30)
 MONTH_EVENTS = 100_000_000
 IDLE_LOOKS = 6
+
+
+def length(events: int) -> timedelta:
+    """The time that so many events of a month take, in whole hours."""
+    return timedelta(hours=max(1, MONTH // timedelta(hours=1) * events // MONTH_EVENTS))
 
 
 def prepare(folder: Path, events: int, customers: int, combinations: int) -> Config:
@@ -50,7 +56,7 @@ def prepare(folder: Path, events: int, customers: int, combinations: int) -> Con
         "events": events,
         "customers": customers,
         "combinations_per_customer": combinations,
-        "duration_s": DAYS * 86_400,
+        "duration_s": length(events) // timedelta(seconds=1),
         "duplicate_ppm": 0,
         "conflicting_ppm": 0,
         "bad_ppm": 0,
@@ -63,6 +69,7 @@ def prepare(folder: Path, events: int, customers: int, combinations: int) -> Con
         "ledger": "ledger",
         "dedup": {"horizon": "unbounded"},
         "shards": 2,
+        "limits": {"clock_skew": "30d"},  # whatever day of the month it is
     }
     (folder / "prices.yaml").write_text(prices_yaml())
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -126,7 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         config = prepare(folder, given.events, given.customers, given.combinations)
-        scope = Scope(*(int((START + timedelta(days=n)).timestamp()) * 10**6 for n in (0, DAYS)))
+        end = START + length(given.events)
+        scope = Scope(*(int(instant.timestamp()) * 10**6 for instant in (START, end)))
         table = Table(title=f"re-rating {given.events:,} events, {given.workers} threads")
         for name in ("book", "from", "how", "seconds", "CPU s", "events/s", "rows", "corrections", "100 M, s"):
             table.add_column(name, justify="left" if name in ("book", "from", "how") else "right")

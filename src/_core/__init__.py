@@ -1,4 +1,4 @@
-"""The exact kernels. No I/O, no clock, no config, no logging, no float. Only `flow/kernels.py` imports this package.
+"""The exact kernels. No I/O, no clock, no config, no logging, no float. Only `flow/kernels/` imports this package.
 
 A compiled extension remembers a hash of the sources it was built from. Where the sources stand beside it (a checkout),
 the two are compared here, so that a stale build is an error and never an old answer.
@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 
 ABI = 1
-"""Raised when a kernel's Python-visible signature changes; `flow/kernels.py` asserts it."""
+"""Raised when a kernel's Python-visible signature changes; `flow/kernels/__init__.py` asserts it."""
 
 _HERE = Path(__file__).parent
 

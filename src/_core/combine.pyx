@@ -184,6 +184,11 @@ cdef class Combiner:
         return self.shape_count
 
     @property
+    def rows(self):
+        """Rows of the store that the minutes leave as."""
+        return self.minutes.count + self.minutes.more_rows
+
+    @property
     def raw_count(self):
         """Orders of meters that are known."""
         return self.raw.count

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.errors import OverflowStop
+from flow.kernels.corrections import CorrectionSums
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, parse_price_book
 from flow.rerate.asked import Scope
@@ -18,6 +19,7 @@ from flow.schema import DIMENSIONS, EVENTS, PER_OF_ALL, meter_and_per
 from flow.steps.correct import Corrector, Cost, cost_of
 from flow.steps.corrections import Corrections
 from flow.steps.rate import Rater
+from flow.steps.wide import as_integers, halves
 
 START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 MINUTE_US = 60_000_000
@@ -234,6 +236,63 @@ def test_obstacles(row: str, why: str | None) -> None:
     found = first_obstacle(book, Scope(START_US, START_US + 5 * MINUTE_US), [("m", "", "", "acme", "other")])
     assert (found is None) == (why is None)
     assert why is None or why in str(found)
+
+
+NAMES = [(0, 1), (0, 3), (0, 7000), (1, 1), (2, 12), (2, 73)]
+wide = st.one_of(st.integers(-(2**99), 2**99), st.integers(-9, 9))
+sum_rows = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.integers(0, 15),
+        st.lists(wide, min_size=8, max_size=8),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sum_rows, st.integers(0, 20), st.booleans())
+def test_sums_of_names_of_one_meter_are_exact(
+    rows: list[tuple[int, int, int, int, list[int]]], cut: int, with_quantities: bool
+) -> None:
+    """given rows of a rollup in two batches, with amounts in several units
+    when they are added up by customer, window and meter
+    then whole amounts and remainders are those of plain Python, and what is nothing is left out"""
+    rows = sorted(rows, key=lambda row: row[:2])
+    fours = [0, 1, 2, 3, 4, 5, 0, 3]
+    expected: dict[tuple[int, int, int], list[Any]] = {}
+    for customer, window, code, mask, numbers in rows:
+        for slot in range(4):
+            meter, per = NAMES[fours[4 * code + slot]]
+            sums = expected.setdefault((customer, window, meter), [Fraction(0), 0])
+            sums[0] += Fraction(numbers[slot], per)
+            sums[1] += numbers[4 + slot] * (mask >> slot & with_quantities)
+    kernel = CorrectionSums(NAMES)
+    written = [kernel.add(*columns(part, fours, with_quantities)) for part in (rows[:cut], rows[cut:])] + [kernel.end()]
+    found = {}
+    for out in written:
+        keys = zip(*(np.frombuffer(out[n], np.int32).tolist() for n in range(3)), strict=True)
+        numbers = (as_integers(halves(buffer, buffer.size // 16)).tolist() for buffer in out[3:])
+        for key, unpriced, amount, remainder in zip(keys, *numbers, strict=True):
+            assert 0 <= remainder < PER_OF_ALL
+            assert key not in found
+            found[key] = [amount + Fraction(remainder, PER_OF_ALL), unpriced]
+    assert list(found) == sorted(found)
+    assert found == {key: sums for key, sums in expected.items() if any(sums)}
+    assert kernel.units == sum(sum(row[4][:4]) for row in rows)
+
+
+def columns(rows: list[tuple[int, int, int, int, list[int]]], fours: list[int], with_quantities: bool) -> list[Any]:
+    """The columns of such rows."""
+    numbers = [[row[4][slot] for row in rows] for slot in range(8)]
+    arrays = [
+        pa.array([number.to_bytes(16, "little", signed=True) for number in slot], pa.binary(16)) for slot in numbers
+    ]
+    kinds = (pa.int32(), pa.uint32(), pa.int32(), pa.uint8())
+    keys = [pa.array([row[n] for row in rows], kind) for n, kind in enumerate(kinds)]
+    return [*keys[:3], pa.array(fours, pa.int32()), keys[3], arrays[:4], arrays[4:] if with_quantities else None]
 
 
 def test_a_difference_beyond_128_bits_stops() -> None:

@@ -15,7 +15,7 @@ from ..steps.corrections import correction_rows
 from ..store.queries.view_rows import exact_femto
 
 BLOCK_ROWS = 1 << 19
-"""Rows that differ, in a block: some 300 bytes of memory each."""
+"""Rows of minutes in a block: some 300 bytes of memory each."""
 _MERGE_ROWS = 1_000_000
 _KEYS = ["customer", "window_start", "meter"]
 _NUMBERS = ["unpriced_quantity", "amount", "amount_remainder"]

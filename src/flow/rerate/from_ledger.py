@@ -1,8 +1,13 @@
-"""Usage to re-rate, event by event: from the sealed files of the ledger, with the book that rated each event last."""
+"""Usage to re-rate, event by event: from the sealed files of the ledger, with the book that rated each event last.
 
-from collections.abc import Iterator, Sequence
+The work is cut by time, not by file: events of one minute are in the files of every writer, and where they come to one
+combiner they become one row.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +23,10 @@ from ..steps.amend import rated_rows
 from .asked import Scope
 
 BATCH_ROWS = 1 << 16
+RUN_EVENTS = 1 << 20
+"""Events that one thread takes at once: many enough that few minutes are in two runs."""
 _COLUMNS = ["time", *DIMENSIONS, "usage"]
+_LAST_US = 2**63 - 1
 _KEYS = "usage.key_value.key"
 
 
@@ -35,58 +43,98 @@ def last_files(files: Sequence[Path]) -> dict[str, int]:
     return found
 
 
-def events_near(files: Sequence[Path], scope: Scope) -> int:
-    """How many events the row groups have that touch a scope. Raises SourceError."""
-    count = 0
+class Group(NamedTuple):
+    """A row group of a file."""
+
+    first_us: int
+    """The earliest time of its events; 0 where the file does not tell."""
+    path: Path
+    number: int
+    first_row: int
+    rows: int
+
+
+def groups_near(files: Sequence[Path], scope: Scope) -> list[Group]:
+    """The row groups that touch a scope, by time. Raises SourceError."""
+    found = []
     for path in files:
         try:
             metadata = pq.read_metadata(path)
         except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-        groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
-        count += sum(group.num_rows for group in groups if _touches(group, scope))
-    return count
+            raise _unreadable(path, error) from error
+        first_row = 0
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            first_us, last_us = _times(group)
+            if first_us < scope.before_us and last_us >= scope.from_us:
+                found.append(Group(first_us, path, number, first_row, group.num_rows))
+            first_row += group.num_rows
+    return sorted(found)
 
 
-def rated_events(path: Path, scope: Scope, rerates: Sequence[Rerate]) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-    """The EVENTS of a file that are in scope, with the digest of the book that rated them; without ids and sources.
+def runs(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """What threads take one after the other: RUN_EVENTS events or a little more, with the groups of a file together."""
+    run: list[Group] = []
+    for group in groups:
+        run.append(group)
+        if sum(one.rows for one in run) >= RUN_EVENTS:
+            yield sorted(run, key=lambda one: (one.path, one.number))
+            run = []
+    if run:
+        yield sorted(run, key=lambda one: (one.path, one.number))
+
+
+def rated_events(
+    run: Sequence[Group], scope: Scope, rerates: Sequence[Rerate]
+) -> Iterator[tuple[str, int, Path, pa.RecordBatch]]:
+    """The EVENTS of a run that are in scope, with the digest of the book that rated them, and the file that says so;
+    without ids and sources.
 
     The number says how they count: 1, or -1 for what a correction takes away. Raises SourceError.
     """
+    for path, groups in groupby(run, key=lambda group: group.path):
+        try:
+            with pq.ParquetFile(path, read_dictionary=[*DIMENSIONS, _KEYS]) as file:
+                if not is_ledger(file.schema_arrow):
+                    raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
+                for digest, sign, events in _rated_events(path, file, groups, scope, rerates):
+                    yield digest, sign, path, events
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from error
+
+
+def _rated_events(
+    path: Path, file: pq.ParquetFile, groups: Iterable[Group], scope: Scope, rerates: Sequence[Rerate]
+) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     writer, number = writer_and_number(path)
     covering = [
         rerate for rerate in rerates if rerate.covers(writer, number) and rerate.times(scope.from_us, scope.before_us)
     ]
-    try:
-        with pq.ParquetFile(path, read_dictionary=[*DIMENSIONS, _KEYS]) as file:
-            if not is_ledger(file.schema_arrow):
-                raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
-            columns = [*_COLUMNS, *(name for name in file.schema_arrow.names if name == "amends")]
-            books = rated_by(file.metadata)
-            digests = list(dict.fromkeys([*(book for _, book in books), *(rerate.book for rerate in covering)]))
-            of_row = np.repeat([digests.index(book) for _, book in books], [rows for rows, _ in books])
-            first = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if _touches(file.metadata.row_group(group), scope):
-                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):
-                        book = of_row[first : first + batch.num_rows]
-                        for at, chosen in _by_book(batch, book, scope, covering, digests):
-                            for sign, events in rated_rows(chosen):
-                                yield digests[at], sign, _as_events(events)
-                        first += batch.num_rows
-                        rows -= batch.num_rows
-                first += rows
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    columns = [*_COLUMNS, *(name for name in file.schema_arrow.names if name == "amends")]
+    books = rated_by(file.metadata)
+    digests = list(dict.fromkeys([*(book for _, book in books), *(rerate.book for rerate in covering)]))
+    of_row = np.repeat([digests.index(book) for _, book in books], [rows for rows, _ in books])
+    for group in groups:
+        first = group.first_row
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group.number], columns=columns, use_threads=False):
+            book = of_row[first : first + batch.num_rows]
+            first += batch.num_rows
+            for at, chosen in _by_book(batch, book, scope, covering, digests):
+                for sign, events in rated_rows(chosen):
+                    yield digests[at], sign, _as_events(events)
 
 
-def _touches(group: pq.RowGroupMetaData, scope: Scope) -> bool:
+def _unreadable(path: Path, error: Exception) -> SourceError:
+    return SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}")
+
+
+def _times(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """The first and the last time of a row group."""
     times = group.column(LEDGER.names.index("time")).statistics
     if times is None or not times.has_min_max:
-        return True
+        return 0, _LAST_US
     first, last = (pa.scalar(time, LEDGER.field("time").type).value for time in (times.min, times.max))
-    return bool(first < scope.before_us and last >= scope.from_us)
+    return int(first), int(last)
 
 
 def _by_book(

@@ -47,7 +47,7 @@ from ..verify import refuse_unfinished
 from ..yaml_nodes import read_text
 from .asked import Scope, last_covering
 from .differences import Difference, Differences, instant
-from .from_ledger import events_near, files_of, last_files, rated_events
+from .from_ledger import Group, files_of, groups_near, last_files, rated_events, runs
 from .from_rollups import minute_rows, obstacle, rows_in
 
 KIND = "rerate"
@@ -270,7 +270,8 @@ class _Work:
             check_schema(client)
             problem = obstacle(client, self._book, self._scope)
             if problem is None and outcome.source is Source.AUTO and self._config.ledger is not None:
-                events = events_near(files_of(self._config.ledger, self._lineage.id), self._scope)
+                groups = groups_near(files_of(self._config.ledger, self._lineage.id), self._scope)
+                events = sum(group.rows for group in groups)
                 if rows_in(client, self._scope) * ROW_EVENTS > events:
                     problem = "the rollups have so many rows that the events are read faster"
             if problem is None:
@@ -300,26 +301,26 @@ class _Work:
         folder = self._config.ledger
         if folder is None:
             raise ConfigError("ledger: this config keeps none; add `ledger: FOLDER`, or re-rate from the rollups")
-        files: SimpleQueue[Path] = SimpleQueue()
-        for path in files_of(folder, self._lineage.id):
-            files.put(path)
+        waiting: SimpleQueue[list[Group]] = SimpleQueue()
+        for run in runs(groups_near(files_of(folder, self._lineage.id), self._scope)):
+            waiting.put(run)
         books = Books(self._config.state_dir, self._config.limits.quantity_max)
         with ThreadPoolExecutor(self._workers) as pool:
-            for done in [pool.submit(self._worker, files, books) for _ in range(self._workers)]:
+            for done in [pool.submit(self._worker, waiting, books) for _ in range(self._workers)]:
                 done.result()
 
-    def _worker(self, files: "SimpleQueue[Path]", books: Books) -> None:
-        """One thread: rates the events of one file after the other by both books."""
+    def _worker(self, waiting: "SimpleQueue[list[Group]]", books: Books) -> None:
+        """One thread: rates the events of one run after the other by both books."""
         raters: dict[str, Rater | None] = {}  # None: the new book itself
         after = Rater(self._book)
         correctors: dict[str, Corrector] = {}
         try:
             while not self._failed.is_set():
                 try:
-                    path = files.get_nowait()
+                    run = waiting.get_nowait()
                 except Empty:
                     break
-                for digest, sign, events in rated_events(path, self._scope, self._rerates):
+                for digest, sign, path, events in rated_events(run, self._scope, self._rerates):
                     if digest not in raters:
                         raters[digest] = self._rater(books, digest, path)
                     self._count(max(sign, 0) * events.num_rows)

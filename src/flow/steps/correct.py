@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..errors import OverflowStop
 from ..kernels import PER_SHIFT, SLOTS, Amounts, Combiner, Identity, identify, usage_lists
+from ..kernels.corrections import Costs, Differences, differences
 from ..schema import EVENTS
 from .amend import without_events
 from .combine import Rollup, TableRows, Tables
@@ -72,22 +72,23 @@ class Corrector:
         self._combiner = Combiner(currency)
         self._sums = {"rollup_minute": CorrectionSums(), "rollup_day": CorrectionSums()}
         self._moved = False
-        self.rows = 0
-        """Rows that were added since the block began: it has no more groups than that."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of minutes that the block has so far."""
+        return self._combiner.rows
 
     def add(self, events: pa.RecordBatch, before: Cost, after: Cost) -> None:
         """Adds what differs. Raises OverflowStop."""
-        offsets, identity = events.column("usage").offsets.to_numpy(), identify(events)
-        amounts = _minus(after.amounts, before.amounts)
-        requests = _minus(after.requests, before.requests)
-        moved = before.per != after.per
-        if moved.any():
-            self._move(events, identity, before, after, moved)
-            amounts[moved] = 0
-        rows = _rows_with(is_not_zero(amounts), offsets) | is_not_zero(requests)
+        found = _differences(events, before, after)
+        if not found.rows and not found.moved:
+            return
+        identity, items = identify(events), len(after.per)
+        if found.moved:
+            self._move(events, identity, before, after, before.per != after.per)
         # With all items of its event, a delta has the key of what was billed first, and goes into one row with it.
-        nothing = np.zeros(len(amounts), np.int64)
-        self._take(events, identity, rows, Cost(amounts, after.per, requests), nothing)
+        changes = Cost(halves(found.amounts, items), after.per, halves(found.requests, events.num_rows))
+        self._take(events, identity, (found.selection, found.rows), changes, np.zeros(items, np.int64))
 
     def _move(self, events: pa.RecordBatch, identity: Identity, before: Cost, after: Cost, moved: Any) -> None:
         """Has quantities and amounts leave the slots where they were, and arrive in others."""
@@ -95,16 +96,20 @@ class Corrector:
         usage = events.column("usage")
         quantity = np.where(moved, usage.values.field("quantity").to_numpy(), 0)
         arriving, old = (np.where(moved[:, None], cost.amounts, np.uint64(0)) for cost in (after, before))
-        leaving = _minus(np.zeros_like(old), old)
+        nothing = np.zeros_like(before.requests)
+        taken = _differences(events, Cost(old, after.per, nothing), Cost(np.zeros_like(old), after.per, nothing))
+        leaving = halves(taken.amounts, len(old))
         # Where corrections took all of a quantity away, there is nothing to move.
         items = (quantity != 0) | is_not_zero(arriving) | is_not_zero(old)
-        rows, nothing = _rows_with(items, usage.offsets.to_numpy()), np.zeros_like(before.requests)
-        self._take(events, identity, rows, Cost(arriving, after.per, nothing), quantity)
-        self._take(events, identity, rows, Cost(leaving, before.per, nothing), -quantity)
+        rows = np.flatnonzero(_rows_with(items, usage.offsets.to_numpy())).astype(np.uint32)
+        selected = pa.py_buffer(rows), len(rows)
+        self._take(events, identity, selected, Cost(arriving, after.per, nothing), quantity)
+        self._take(events, identity, selected, Cost(leaving, before.per, nothing), -quantity)
 
-    def _take(self, events: pa.RecordBatch, identity: Identity, rows: Any, cost: Cost, quantity: Any) -> None:
+    def _take(
+        self, events: pa.RecordBatch, identity: Identity, selected: tuple[pa.Buffer, int], cost: Cost, quantity: Any
+    ) -> None:
         """Puts some rows into the combiner, as events with these quantities and costs."""
-        selected = np.flatnonzero(rows).astype(np.uint32)
         usage = events.column("usage")
         meter = usage.values.field("meter")
         codes, names = _named_by_unit(meter.indices.to_numpy(), meter.dictionary, cost.per)
@@ -115,8 +120,7 @@ class Corrector:
         deltas = pa.RecordBatch.from_arrays(columns, schema=EVENTS)
         flags = np.where(cost.per == UNPRICED, _FLAG_UNPRICED, 0).astype(np.uint8)
         amounts = Amounts(*(pa.py_buffer(numbers) for numbers in (cost.amounts, flags, cost.requests)))
-        self._combiner.add(deltas, identity, amounts, pa.py_buffer(selected), len(selected))
-        self.rows += len(selected)
+        self._combiner.add(deltas, identity, amounts, *selected)
 
     def cut(self) -> Tables:
         """The rows of the block for the rollups; behind them `corrected` tells them once more, and the next block
@@ -142,7 +146,7 @@ class Corrector:
         rollup_amount = self._sums["rollup_day"].units()
         minutes, days = (self._sums[table].cut() for table in ("rollup_minute", "rollup_day"))
         self._combiner.clear()
-        self.rows, self._moved = 0, False
+        self._moved = False
         return Corrected(minutes, days, rollup_amount)
 
 
@@ -164,14 +168,7 @@ def _named_by_unit(codes: Any, names: pa.Array, per: Any) -> tuple[Any, pa.Array
     return codes + place * np.int32(len(plain)), pa.array(all_names, pa.string())
 
 
-def _minus(of: Any, less: Any) -> Any:
-    """of - less, of 128-bit integers in halves. Raises OverflowStop."""
-    found = np.empty_like(of)
-    low, high = found[:, 0], found[:, 1]
-    np.subtract(of[:, 0], less[:, 0], out=low)
-    np.subtract(of[:, 1], less[:, 1], out=high)
-    high -= of[:, 0] < less[:, 0]
-    # It wrapped where the signs are others, and that of the result is not that of `of`.
-    if (((of[:, 1] ^ less[:, 1]) & (of[:, 1] ^ high)).view(np.int64) < 0).any():
-        raise OverflowStop("rerate: a difference of amounts would not fit in 128 bits; look for an absurd price")
-    return found
+def _differences(events: pa.RecordBatch, before: Cost, after: Cost) -> Differences:
+    """Raises OverflowStop."""
+    costs = (Costs(*(pa.py_buffer(np.ascontiguousarray(numbers)) for numbers in cost)) for cost in (before, after))
+    return differences(events.num_rows, len(after.per), events.column("usage").buffers()[1], *costs)

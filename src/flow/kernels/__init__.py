@@ -1,4 +1,4 @@
-"""The only door to the native package: typed wrappers that take and give Arrow; addresses are taken nowhere else.
+"""The only door to the native package: typed wrappers that take and give Arrow; addresses are taken in no other room.
 
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
@@ -19,10 +19,10 @@ from _core import dedup as _dedup
 from _core import hash as _hash
 from _core import rate as _rate
 
-from .errors import OverflowStop
-from .schema import DIMENSIONS, EVENTS, USAGE
+from ..errors import OverflowStop
+from ..schema import DIMENSIONS, EVENTS, USAGE
 
-if _core.ABI != 1 or Path(_core.__file__).parent.parent != Path(__file__).parent.parent:
+if _core.ABI != 1 or Path(_core.__file__).parent.parent != Path(__file__).parents[2]:
     raise ImportError(f"{_core.__file__} is not the native part of {__file__}; run `make build`")
 
 SLOTS = _combine.SLOTS
@@ -396,6 +396,11 @@ class Combiner:
     def names(self) -> list[pa.StringArray]:
         """The values that the block has met, by code; an array a dimension."""
         return [pa.concat_arrays(names) if names else pa.array([], pa.string()) for names in self._names]
+
+    @property
+    def rows(self) -> int:
+        """Rows of minutes that the block has so far."""
+        return self._combiner.rows
 
     def cut(self) -> None:
         """Ends the block: what follows is `slot_rows`, `sort` and `write` for the minutes, then for the days."""
