@@ -20,6 +20,7 @@ from tests.oracle.batches import PROPERTY, event_batch, plain_event, rated, sele
 from flow.anomalies.found import Kind
 from flow.anomalies.intake import SAMPLED_MAX, Intake
 from flow.anomalies.levels import NUMBER_MAX, levels_of, number_of
+from flow.anomalies.names import Names, hash_of, packed_columns, unpacked_columns
 from flow.anomalies.series import RING, Series
 from flow.anomalies.tally import Tally, carried, shifted, whole
 from flow.config import Anomalies
@@ -160,6 +161,19 @@ def test_of_too_many_customers_the_same_are_watched_wherever_blocks_are_cut() ->
     assert len(named) == 2, "the third has the highest hash"
 
 
+def test_names_that_came_once_are_forgotten_and_change_nothing() -> None:
+    others = (f"once-{n}" for n in range(10_000))
+    last = max(map(hash_of, "xyz"))
+    once = iter([name for name in others if hash_of(name) > last])
+    few, events = SETTINGS.model_copy(update={"tracked_max": 5}), stream(1)
+    for hour in range(28):
+        at = BEGIN_US + hour * HOUR_US
+        first = next(n for n, event in enumerate(events) if event.time_us >= at)
+        events[first:first] = [Arrived(at, next(once), "a", "s1", True, 5, 15 << 40, False)]
+    found = watched(events, 0, few)
+    assert found == watched(events, 1, SETTINGS) != []
+
+
 # ---- Rejected events, and sizes of requests ----
 
 
@@ -183,7 +197,8 @@ def sizes(intake: Intake, hour: int, count: int, even: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     drawn = np.full(count, 5000) + rng.integers(0, 20, count) if even else rng.integers(1, 100_000, count)
     intake.enter(hour)
-    intake.add_sizes([("acme", "search")], np.zeros(count, np.int64), drawn)
+    none = np.zeros(count, np.int64)
+    intake.add_sizes((["acme"], none), (["search"], none), drawn)
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -221,7 +236,7 @@ def test_wide_sums(rows: list[tuple[int, int]]) -> None:
     tally = Tally(3)
     for key, number in rows:
         tally.add(np.array([key]), np.array([[number & 2**32 - 1, number >> 32 & 2**32 - 1, number >> 64]]))
-        carried(tally.sums, 0)
+    carried(tally.sums, 0)
     truth: Counter[int] = Counter()
     for key, number in rows:
         truth[key] += number
@@ -236,16 +251,33 @@ def test_wide_sums(rows: list[tuple[int, int]]) -> None:
 
 
 def test_of_more_names_than_the_limit_the_lowest_hashes_stay() -> None:
-    names = [(f"c{n}",) for n in range(20)]
+    texts = [f"c{n}" for n in range(20)]
     kept = []
-    for order in (names, names[::-1]):
-        series = Series((), (), 5)
-        rows = series.rows(order)
+    for order in (texts, texts[::-1]):
+        names, series = Names(), Series((), (), 5)
+        rows = series.rows(np.sort(names.numbers(order)))
         series.counts["last"][rows] = 100
-        series.forget(100)
-        kept.append(sorted(series.names))
+        series.forget(100, lambda keys, names=names: names.hashes()[keys])
+        kept.append({names.texts()[key] for key in series.keys})
     assert kept[0] == kept[1]
     assert len(kept[0]) == 5
+
+
+def test_names_that_are_kept_stay_in_order() -> None:
+    names = Names()
+    assert names.numbers(["a", "b", "c", "d"]).tolist() == [0, 1, 2, 3]
+    hashes = names.hashes().tolist()
+    moved = names.keep((np.array([3]), np.array([1, 3])))
+    assert (names.texts(), moved[[1, 3]].tolist()) == (["b", "d"], [0, 1])
+    assert names.hashes().tolist() == [hashes[1], hashes[3]]
+    assert names.numbers(["e", "d"]).tolist() == [2, 1]
+
+
+@PROPERTY
+@given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1))))
+def test_packed_columns(columns: list[list[int]]) -> None:
+    packed = packed_columns([np.array(column, np.int64) for column in columns])
+    assert [column.tolist() for column in unpacked_columns(packed)] == columns
 
 
 def test_the_sample_gets_thinner_with_the_rate() -> None:

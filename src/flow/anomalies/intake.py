@@ -7,10 +7,12 @@ import numpy as np
 
 from ..config import Anomalies
 from .found import SPIKE_RULE, UNIT, Found, Kind, leveled, shared, silence
+from .hours import customers_of, models_of, pair_of
 from .levels import STEPS, levels_of, steps_of
+from .names import Names, hashes_of_pairs, packed, unpacked
 from .rules import above, gone, share
-from .series import Name, Series, hash_of, packed, unpacked
-from .tally import Tally, added_up
+from .series import Series
+from .tally import Tally
 
 SAMPLED_MAX = 64
 """At the least, one event in so many, chosen by fingerprint, is looked at for its size."""
@@ -20,7 +22,8 @@ SPREAD_MAX = 2**14
 """Spreads are variances of levels; a larger one is as good as this."""
 _SPREAD_HOURS_MIN = 8
 _EVEN = 3  # times less spread than usual
-_PENDING_MAX = 1 << 16
+_CROWDED = 8
+"""So many times the names that are watched may be in an open hour, and so many names be remembered."""
 
 
 class Intake:
@@ -34,6 +37,8 @@ class Intake:
             ("events",), ("streak", "quiet", "out", "duplicate", "judged", "duplicate_out", "hours"), most
         )
         self._requests = Series(("events", "spread"), ("out",), most)
+        self._names = (Names(), Names(), Names())  # of sources, customers and projects
+        self._kept_names: tuple[int, ...] = (0, 0, 0)
         self._hour = -1
         self._found: list[Found] = []
         self.closed = False
@@ -45,62 +50,63 @@ class Intake:
     def _begin(self, hour: int) -> None:
         self._hour = hour
         self._read = self._rejected = 0
-        self._of_source: dict[str, list[int]] = {}
+        self._of_source = Tally(2)  # judged, and duplicate of them
         self._sizes = Tally(3)
-        self._pending: list[tuple[Any, Any]] = []
-        self._pending_rows = 0
-        self._names: dict[Name, int] = {}  # of (customer, project), the keys of their sizes
 
     def enter(self, hour: int) -> None:
         """The watermark is in this hour now: an earlier one is closed."""
         if hour > self._hour:
             if self._hour >= 0:
                 self._close()
-                judged = sum(events for events, _ in self._of_source.values())
-                wanted = (judged // _SAMPLES_AN_HOUR).bit_length()
+                wanted = (int(self._of_source.sums[:, 0].sum()) // _SAMPLES_AN_HOUR).bit_length()
                 self.sampled = min(1 << wanted, SAMPLED_MAX)
             self._begin(hour)
+            self._forget_names()
 
     def count(self, read: int, rejected: int) -> None:
         """Events of the hour, and how many of them were rejected."""
         self._read += read
         self._rejected += rejected
 
-    def count_sources(self, names: Sequence[str], judged: Sequence[int], duplicate: Sequence[int]) -> None:
+    def count_sources(self, names: Sequence[str], judged: Any, duplicate: Any) -> None:
         """Events of each source that were judged, and how many of them were duplicates."""
-        for name, events, repeats in zip(names, judged, duplicate, strict=True):
-            sums = self._of_source.setdefault(name, [0, 0])
-            sums[0] += events
-            sums[1] += repeats
-        if len(self._of_source) > 2 * self._settings.tracked_max:
-            ranked = sorted(self._of_source, key=lambda name: hash_of((name,)))
-            self._of_source = {name: self._of_source[name] for name in ranked[: self._settings.tracked_max]}
+        numbers = self._names[0].numbers(names)
+        self._of_source.add(numbers, np.stack([judged, duplicate], axis=1).astype(np.int64))
 
-    def add_sizes(self, names: Sequence[Name], who: Any, sizes: Any) -> None:
-        """Sampled requests: the place of (customer, project) among names, and the quantity of all meters, of each."""
-        numbers = self._names
-        keys = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)[who]
+    def add_sizes(self, customers: tuple[list[str], Any], projects: tuple[list[str], Any], sizes: Any) -> None:
+        """Sampled requests: names of customers, and the place of each request's among them; so of projects; and the
+        quantity of all meters of each."""
+        of_customers, of_projects = self._names[1].numbers(customers[0]), self._names[2].numbers(projects[0])
         levels = levels_of(sizes).astype(np.int64) + 1
-        self._pending.append((keys, np.stack([np.ones_like(levels), levels, levels**2], axis=1)))
-        self._pending_rows += len(keys)
-        if self._pending_rows > _PENDING_MAX:
-            self._gather()
+        keys = pair_of(of_customers[customers[1]], of_projects[projects[1]])
+        self._sizes.add(keys, np.stack([np.ones_like(levels), levels, levels**2], axis=1))
 
-    def _gather(self) -> None:
-        if self._pending:
-            keys, sums = (np.concatenate(column) for column in zip(*self._pending, strict=True))
-            self._sizes.add(keys, sums)
-            self._pending, self._pending_rows = [], 0
+    def _hashes(self, pairs: Any) -> Any:
+        customers, projects = (names.hashes() for names in self._names[1:])
+        return hashes_of_pairs(customers[customers_of(pairs)], projects[models_of(pairs)])
+
+    def _bound(self, times: int) -> None:
+        """If there are over `times` the names that are watched: leaves those with the lowest hashes.
+
+        Who is dropped once is dropped each time, and at the latest when the hour is closed.
+        """
         most = self._settings.tracked_max
-        if len(self._names) <= most:
+        if len(self._of_source) > times * most:
+            self._of_source.keep(_lowest(self._names[0].hashes()[self._of_source.keys], most))
+        if len(self._sizes) > times * most:
+            self._sizes.keep(_lowest(self._hashes(self._sizes.keys), most))
+
+    def _forget_names(self) -> None:
+        """Numbers names anew, without those that nothing is known of."""
+        most = _CROWDED * self._settings.tracked_max
+        if max(map(len, self._names)) <= most:
             return
-        names = list(self._names)  # keys are places in it
-        stay = sorted(range(len(names)), key=lambda n: hash_of(names[n]))[:most]
-        place = np.full(len(names), -1, np.int64)
-        place[stay] = np.arange(len(stay))
-        self._names = {names[n]: new for new, n in enumerate(stay)}
-        kept = place[self._sizes.keys]
-        self._sizes.keys, self._sizes.sums = added_up(kept[kept >= 0], self._sizes.sums[kept >= 0])
+        sources, requests = self._sources, self._requests
+        of_sources = self._names[0].keep((sources.keys,))
+        sources.keys = of_sources[sources.keys]
+        firsts, seconds = customers_of(requests.keys), models_of(requests.keys)
+        of_customers, of_projects = self._names[1].keep((firsts,)), self._names[2].keep((seconds,))
+        requests.keys = pair_of(of_customers[firsts], of_projects[seconds])
 
     def take(self) -> list[Found]:
         """What was found since the last time."""
@@ -110,12 +116,12 @@ class Intake:
     # -- the rules
 
     def _close(self) -> None:
-        self._gather()
         self.closed = True
-        self._found += self._rejects() + self._of_sources() + self._loops()
+        self._bound(1)
+        self._found += self._rejects() + self._sources_of() + self._loops()
 
     def _rejects(self) -> list[Found]:
-        settings, row = self._settings, self._stream.rows([("",)])
+        settings, row = self._settings, self._stream.rows(np.zeros(1, np.int64))
         self._stream.counts["last"][row] = self._hour
         self._stream.counts["hours"][row] += 1
         parts, wholes = np.array([self._rejected]), np.array([self._read])
@@ -125,43 +131,43 @@ class Intake:
         rule = f"rejected events over {settings.share_factor} times the usual share"
         return [shared(Kind.REJECT_RATE, self._hour, found, 0, self._rejected, self._read, rule)]
 
-    def _of_sources(self) -> list[Found]:
-        if not self._of_source:
+    def _sources_of(self) -> list[Found]:
+        if not len(self._of_source):
             return []
         settings, series, hour = self._settings, self._sources, self._hour
-        names, sums = list(self._of_source), np.array(list(self._of_source.values()), np.int64)
+        keys, sums = self._of_source.keys.tolist(), self._of_source.sums
         events, repeats = sums[:, 0], sums[:, 1]
-        rows = series.rows((name,) for name in names)
+        names = self._names[0].texts()
+        rows = series.rows(self._of_source.keys)
         series.counts["last"][rows] = hour
         series.counts["hours"][rows] += 1
         gone_rows, usual = gone(series, "events", rows, settings.silence_hours, steps_of(settings.events_min))
-        known = series.names if len(gone_rows) else []
-        first = hour - settings.silence_hours + 1
-        found = [
-            silence(first, settings.silence_hours, usual, n, source=known[row][0]) for n, row in enumerate(gone_rows)
-        ]
+        first, hours = hour - settings.silence_hours + 1, settings.silence_hours
+        silent = series.keys[gone_rows].tolist()
+        found = [silence(first, hours, usual, n, source=names[key]) for n, key in enumerate(silent)]
         shares = share(series, "duplicate", "judged", "duplicate_out", rows, repeats, events, settings.share_factor)
         rule = f"duplicate events over {settings.share_factor} times the usual share"
         for n in np.flatnonzero(shares.told).tolist():
             parts = int(repeats[n]), int(events[n])
-            found.append(shared(Kind.DUPLICATE_RATE, hour, shares, n, *parts, rule, source=names[n]))
+            found.append(shared(Kind.DUPLICATE_RATE, hour, shares, n, *parts, rule, source=names[keys[n]]))
         levels, steps = levels_of(events), (steps_of(settings.spike_factor), steps_of(settings.peak_factor))
         rates = above(series, "events", "out", rows, levels, *steps, events >= settings.events_min)
         rule = SPIKE_RULE.format("events", settings.spike_factor, settings.peak_factor)
         for n in np.flatnonzero(rates.told).tolist():
             seen, level = int(events[n]) * UNIT, int(levels[n])
-            found.append(leveled(Kind.SOURCE_RATE, hour, "events", seen, level, rates, n, UNIT, rule, source=names[n]))
-        series.forget(hour)
+            found.append(
+                leveled(Kind.SOURCE_RATE, hour, "events", seen, level, rates, n, UNIT, rule, source=names[keys[n]])
+            )
+        series.forget(hour, lambda keys: self._names[0].hashes()[keys])
         return found
 
     def _loops(self) -> list[Found]:
         """Many more requests than usual that are of much more even size than usual."""
-        if not len(self._sizes.keys):
+        if not len(self._sizes):
             return []
         settings, series, hour = self._settings, self._requests, self._hour
-        every, sums = list(self._names), self._sizes.sums
-        names = [every[key] for key in self._sizes.keys.tolist()]
-        rows = series.rows(names)
+        keys, sums = self._sizes.keys, self._sizes.sums
+        rows = series.rows(keys)
         series.counts["last"][rows] = hour
         count = sums[:, 0]
         # Exact: a level is below 2^10, so that the squares of an hour's sums stay below 2^63 for 2^21 samples.
@@ -176,10 +182,11 @@ class Intake:
         rule = f"requests of even size over {settings.loop_factor} times the usual hour"
         found = []
         for n in np.flatnonzero(loops.told).tolist():
-            who = dict(zip(("customer", "project"), names[n], strict=True))
+            customer, project = (names.texts() for names in self._names[1:])
+            who = {"customer": customer[customers_of(int(keys[n]))], "project": project[models_of(int(keys[n]))]}
             seen, level = int(count[n]) * self.sampled * UNIT, int(levels[n])
             found.append(leveled(Kind.REQUEST_LOOP, hour, "events", seen, level, loops, n, UNIT, rule, **who))
-        series.forget(hour)
+        series.forget(hour, self._hashes)
         return found
 
     # -- the snapshot
@@ -189,21 +196,34 @@ class Intake:
 
     def dump_usual(self) -> dict[str, Any]:
         """What is usual; it changes only when an hour is closed."""
-        return {name: each.dump() for name, each in self._series().items()}
+        self._kept_names = tuple(map(len, self._names))
+        return {
+            **{name: each.dump() for name, each in self._series().items()},
+            "names": [n.texts() for n in self._names],
+        }
 
     def dump_open(self) -> dict[str, Any]:
         """The open hour."""
-        self._gather()
-        sizes = [self._sizes.dump(), packed(list(self._names))]
+        self._bound(_CROWDED)
+        new = [each.texts()[kept:] for each, kept in zip(self._names, self._kept_names, strict=True)]
         counted = {"hour": self._hour, "sampled": self.sampled, "read": self._read, "rejected": self._rejected}
-        return {**counted, "sources": self._of_source, "sizes": sizes}
+        return {**counted, "sources": self._of_source.dump(), "sizes": self._sizes.dump(), "names": packed(new)}
 
     def load(self, usual: dict[str, Any], opened: dict[str, Any]) -> None:
         """Goes on from the two dumps."""
         for name, each in self._series().items():
             each.load(usual[name])
+        self._kept_names = tuple(map(len, usual["names"]))
+        for names, kept, new in zip(self._names, usual["names"], unpacked(opened["names"]), strict=True):
+            names.load([*kept, *new])
         self._begin(opened["hour"])
         self._read, self._rejected, self.sampled = opened["read"], opened["rejected"], opened["sampled"]
-        self._of_source = {name: list(sums) for name, sums in opened["sources"].items()}
-        self._sizes.load(opened["sizes"][0])
-        self._names = {tuple(name): n for n, name in enumerate(unpacked(opened["sizes"][1]))}
+        self._of_source.load(opened["sources"])
+        self._sizes.load(opened["sizes"])
+
+
+def _lowest(hashes: Any, most: int) -> Any:
+    """Whether each is among the `most` lowest."""
+    chosen = np.zeros(len(hashes), bool)
+    chosen[np.argsort(hashes, kind="stable")[:most]] = True
+    return chosen

@@ -1,27 +1,21 @@
-"""What is usual for each of many names: rings of the levels of their last hours, and counters, in columns."""
+"""What is usual for each of many: rings of the levels of their last hours, and counters, in columns."""
 
-import base64
-import hashlib
-import json
-import zlib
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .levels import NONE
+from .names import packed_columns, unpacked_columns
 
 RING = 24
-"""Hours that a ring holds; a name with fewer is still being learnt."""
+"""Hours that a ring holds; of whom there are fewer is still being learnt."""
 FORGOTTEN_HOURS = 30 * 24
-"""A name that was not there for so long is forgotten."""
-
-Name = tuple[str, ...]
+"""Who was not there for so long is forgotten."""
 
 
 class Usual(NamedTuple):
-    """What the rings of some names hold, int64 each."""
+    """What some rings hold, int64 each."""
 
     hours: Any
     median: Any
@@ -30,43 +24,41 @@ class Usual(NamedTuple):
 
 
 class Series:
-    """Rows by name. Of more than `limit` names those with the lowest hash are kept, whatever came first: so that which
-    ones depends on nothing but who there is."""
+    """Rows by key, in ascending order of keys. Of more than `limit` those with the lowest hash are kept, whatever came
+    first: so that which ones depends on nothing but who there is."""
 
     def __init__(self, rings: Sequence[str], counts: Sequence[str], limit: int) -> None:
         self._limit = limit
-        self._rows: dict[Name, int] = {}
+        self.keys = np.empty(0, np.int64)
         self.rings = {name: np.empty((0, RING), np.int16) for name in rings}
         self.counts = {name: np.empty(0, np.int64) for name in (*counts, "last")}
-        """`last` is the hour in which a name was last there."""
+        """`last` is the hour in which a key was last there."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.keys)
 
-    @property
-    def names(self) -> list[Name]:
-        """By row."""
-        return list(self._rows)
-
-    def rows(self, names: Iterable[Name]) -> Any:
-        """The row of each name; new names get rows of empty rings and zeros."""
-        found = np.fromiter((self._rows.setdefault(name, len(self._rows)) for name in names), np.int64)
-        new = len(self._rows) - len(self.counts["last"])
-        if new:
+    def rows(self, keys: Any) -> Any:
+        """The row of each key, of which none is there twice, ascending; new ones get empty rings and zeros."""
+        known = np.isin(keys, self.keys, assume_unique=True)
+        if not known.all():
+            new = len(keys) - int(known.sum())
+            self.keys = np.concatenate([self.keys, keys[~known]])
+            order = np.argsort(self.keys, kind="stable")
+            self.keys = self.keys[order]
             for name, ring in self.rings.items():
-                self.rings[name] = np.concatenate([ring, np.full((new, RING), NONE, np.int16)])
+                self.rings[name] = np.concatenate([ring, np.full((new, RING), NONE, np.int16)])[order]
             for name, column in self.counts.items():
-                self.counts[name] = np.concatenate([column, np.zeros(new, np.int64)])
-        return found
+                self.counts[name] = np.concatenate([column, np.zeros(new, np.int64)])[order]
+        return np.searchsorted(self.keys, keys)
 
     def usual(self, ring: str, rows: Any) -> Usual:
         """The upper median, the least and the most of what the rings of these rows hold; NONE of an empty ring."""
-        ordered = np.sort(self.rings[ring][rows], axis=1).astype(np.int64)
+        ordered = np.sort(self.rings[ring][rows], axis=1)
         hours = (ordered != NONE).sum(axis=1)
         lines = np.arange(len(ordered))
         empty = np.minimum(RING - hours, RING - 1)
         middle = np.minimum(empty + hours // 2, RING - 1)
-        return Usual(hours, ordered[lines, middle], ordered[lines, empty], ordered[:, -1])
+        return Usual(hours, *(ordered[lines, place].astype(np.int64) for place in (middle, empty, RING - 1)))
 
     def push(self, ring: str, rows: Any, levels: Any) -> None:
         """Puts one more hour into the rings of these rows, none of which is there twice; NONE is left out."""
@@ -77,42 +69,28 @@ class Series:
         moved[:, -1] = levels
         self.rings[ring][rows] = moved
 
-    def forget(self, hour: int) -> None:
-        """Drops names that were not there for long, and those beyond the limit."""
+    def forget(self, hour: int, hashes: Callable[[Any], Any]) -> None:
+        """Drops who was not there for long, and those beyond the limit, by the hashes of keys."""
         stay = self.counts["last"] > hour - FORGOTTEN_HOURS
-        if len(self._rows) > self._limit:
-            for name in sorted(self._rows, key=hash_of)[self._limit :]:
-                stay[self._rows[name]] = False
+        if len(self) > self._limit:
+            stay[np.argsort(hashes(self.keys), kind="stable")[self._limit :]] = False
         if stay.all():
             return
-        self._rows = {name: n for n, name in enumerate(name for name, row in self._rows.items() if stay[row])}
+        self.keys = self.keys[stay]
         self.rings = {name: ring[stay] for name, ring in self.rings.items()}
         self.counts = {name: column[stay] for name, column in self.counts.items()}
 
-    def dump(self) -> dict[str, Any]:
-        """Plain lists, for a manifest."""
-        columns: dict[str, Any] = {**self.rings, **self.counts}
-        return {"names": self.names, **{name: column.tolist() for name, column in columns.items()}}
+    def dump(self) -> str:
+        """Everything, for a manifest."""
+        rings = [ring.ravel() for ring in self.rings.values()]
+        return packed_columns([np.diff(self.keys, prepend=0), *self.counts.values(), *rings])
 
-    def load(self, dumped: dict[str, Any]) -> None:
+    def load(self, dumped: str) -> None:
         """Takes the place of what is here."""
-        self._rows = {}
-        self.rows(tuple(name) for name in dumped["names"])
-        self.rings = {name: np.array(dumped[name], np.int16).reshape(-1, RING) for name in self.rings}
-        self.counts = {name: np.array(dumped[name], np.int64) for name in self.counts}
-
-
-@lru_cache(maxsize=1 << 17)
-def hash_of(name: Name) -> int:
-    """By which names are chosen where there are too many; 64 bits."""
-    return int.from_bytes(hashlib.blake2b("\0".join(name).encode(), digest_size=8).digest(), "little")
-
-
-def packed(plain: Any) -> str:
-    """Plain values as a short text."""
-    return base64.b64encode(zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 1)).decode()
-
-
-def unpacked(text: str) -> Any:
-    """What `packed` was given."""
-    return json.loads(zlib.decompress(base64.b64decode(text)))
+        steps, *columns = unpacked_columns(dumped)
+        self.keys = np.cumsum(steps)
+        self.counts = dict(zip(self.counts, columns, strict=False))
+        rings = columns[len(self.counts) :]
+        self.rings = {
+            name: ring.astype(np.int16).reshape(-1, RING) for name, ring in zip(self.rings, rings, strict=True)
+        }

@@ -1,39 +1,64 @@
 """Sums by key, in columns: 64-bit keys in ascending order, and a row of int64 sums for each."""
 
-import base64
-import zlib
 from typing import Any
 
 import numpy as np
+
+from .names import packed_columns, unpacked_columns
+
+_PENDING_MAX = 1 << 16
 
 
 class Tally:
     """Adds rows up by key; `width` sums each."""
 
     def __init__(self, width: int) -> None:
-        self.keys = np.empty(0, np.int64)
-        self.sums = np.empty((0, width), np.int64)
+        self._keys = np.empty(0, np.int64)
+        self._sums = np.empty((0, width), np.int64)
+        self._pending: list[tuple[Any, Any]] = []
+        self._pending_rows = 0
 
-    def add(self, keys: Any, sums: Any, sign: int = 1) -> None:
-        """Adds (takes away, with sign -1) a row of sums for each key, in any order, also repeated."""
-        self.keys, self.sums = added_up(
-            np.concatenate([self.keys, keys]), np.concatenate([self.sums, sums if sign == 1 else -sums])
-        )
+    def add(self, keys: Any, sums: Any) -> None:
+        """Adds a row of sums for each key, in any order, also repeated."""
+        self._pending.append((keys, sums))
+        self._pending_rows += len(keys)
+        if self._pending_rows > _PENDING_MAX:
+            self._gather()
+
+    def _gather(self) -> None:
+        if self._pending:
+            every = [(self._keys, self._sums), *self._pending]
+            self._keys, self._sums = added_up(*(np.concatenate(column) for column in zip(*every, strict=True)))
+            self._pending, self._pending_rows = [], 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def keys(self) -> Any:
+        """Ascending."""
+        self._gather()
+        return self._keys
+
+    @property
+    def sums(self) -> Any:
+        """Of each key."""
+        self._gather()
+        return self._sums
 
     def dump(self) -> str:
         """Everything as a short text, for a manifest."""
-        table = np.column_stack([self.keys, self.sums]).astype("<i8")
-        return base64.b64encode(zlib.compress(np.ascontiguousarray(table.T).tobytes(), 1)).decode()
+        return packed_columns([np.diff(self.keys, prepend=0), *self.sums.T])
 
     def load(self, dumped: str) -> None:
         """Takes the place of what is here."""
-        table = np.frombuffer(zlib.decompress(base64.b64decode(dumped)), "<i8")
-        table = table.reshape(self.sums.shape[1] + 1, -1).T.astype(np.int64)
-        self.keys, self.sums = table[:, 0].copy(), np.ascontiguousarray(table[:, 1:])
+        steps, *columns = unpacked_columns(dumped)
+        self._keys, self._sums = np.cumsum(steps), np.stack(columns, axis=1)
+        self._pending, self._pending_rows = [], 0
 
     def keep(self, chosen: Any) -> None:
         """Drops the rows that are not chosen."""
-        self.keys, self.sums = self.keys[chosen], self.sums[chosen]
+        self._keys, self._sums = self.keys[chosen], self.sums[chosen]
 
 
 def added_up(keys: Any, sums: Any) -> tuple[Any, Any]:
@@ -43,6 +68,8 @@ def added_up(keys: Any, sums: Any) -> tuple[Any, Any]:
     order = np.argsort(keys)
     ordered = keys[order]
     first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    if len(first) == len(keys):
+        return ordered, sums[order]
     return ordered[first], np.add.reduceat(sums[order], first, axis=0)
 
 

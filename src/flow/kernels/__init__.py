@@ -18,6 +18,7 @@ from _core import decode as _decode
 from _core import dedup as _dedup
 from _core import hash as _hash
 from _core import rate as _rate
+from _core import usage as _usage_sums
 
 from ..errors import OverflowStop
 from ..schema import DIMENSIONS, EVENTS, USAGE
@@ -561,6 +562,10 @@ def interleaved_usage(meters: dict[str, pa.Array], rows: int, quantity_max: int)
         return None
     return usage_lists(rows, offsets, codes, quantities, items, pa.array(list(meters), pa.string()))
 
+
+# --- anomalies -----------------------------------------------------------------------------------------
+
+UsageSums, sampled = _usage_sums.UsageSums, _usage_sums.sampled
 
 # --- rules ---------------------------------------------------------------------------------------------
 
