@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.oracle.batches import ODD_TEXTS, PROPERTY, QUANTITY, TIMES_US, event_batch, event_batches, plain_event
 from tests.oracle.rules import failures
 
-from flow.kernels import CHECKS_MAX, ValueTable
+from flow.kernels.rules import CHECKS_MAX, ValueTable
 from flow.rules.checker import NO_CLOCK_US, Checker
 from flow.rules.reading import FOREVER_US
 from flow.rules.rule import COLUMNS, Check, Clock, Known, Range, Required, Rule, Speed, Sum, Values

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracle.batches import PROPERTY
 
-from flow.kernels import SLOTS, UsageSums, sampled
+from flow.kernels import SLOTS
+from flow.kernels.anomalies import UsageSums, sampled
 
 WIDE = st.one_of(st.integers(0, 2**20), st.integers(-(2**127), 2**127 - 1))
 ROW = st.tuples(

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import Anomalies
-from ..kernels import SLOTS, UsageSums
+from ..kernels import SLOTS
+from ..kernels.anomalies import UsageSums
 from ..schema import REQUESTS, meter_and_per
 from .names import Names, packed_columns, unpacked_columns
 from .tally import added_up, carried

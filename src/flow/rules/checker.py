@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..kernels import CHECKS_MAX, CLOCK, MEMBER, RANGE, SPEED, SUM, CheckTable, MakeChecks, ValueTable
+from ..kernels.rules import CHECKS_MAX, CLOCK, MEMBER, RANGE, SPEED, SUM, CheckTable, MakeChecks, ValueTable
 from .rule import COLUMNS, DURATION, Clock, Known, Range, Required, Rule, Speed, Sum, Values
 
 NO_CLOCK_US = -1

@@ -14,7 +14,8 @@ import pyarrow as pa
 from ..anomalies.detector import HOUR_US, Detector
 from ..anomalies.found import Found
 from ..config import Anomalies
-from ..kernels import Combiner, sampled
+from ..kernels import Combiner
+from ..kernels.anomalies import sampled
 from .rate import Rated
 
 _SAMPLE_SHIFT = 40  # shards are chosen by the low half of a fingerprint, the sample by bits of the high one
