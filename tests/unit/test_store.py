@@ -47,7 +47,7 @@ def test_migrating_twice_changes_nothing(client: StoreClient) -> None:
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
     migrate(client)
-    assert client.rows("SELECT count() FROM schema_version") == [(len(_steps()),)]
+    assert client.rows("SELECT version FROM schema_version") == [(max(_steps()),)]
     after = client.rows(
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
@@ -69,7 +69,8 @@ def test_tables_of_a_newer_version_are_left_alone(client: StoreClient) -> None:
 
 
 def test_tables_of_an_older_version_cannot_be_read(client: StoreClient) -> None:
-    client.command("ALTER TABLE schema_version DELETE WHERE version > 1")
+    client.command("TRUNCATE TABLE schema_version")
+    client.command("INSERT INTO schema_version (version) VALUES (1)")
     with pytest.raises(StoreError, match="`tallyflow run` upgrades them"):
         check_schema(client)
 

@@ -1,7 +1,8 @@
 """Publishes frozen blocks, first in first out, on a thread of its own, so that the dataflow never waits for the store.
 
-A block's files are inserted in order, each under a token that names its block and place; an insert may therefore be
-repeated after any failure, and is, until the store has answered. Only then does the block leave the outbox.
+A block's files are inserted each under a token that names its block and place; an insert may therefore be repeated
+after any failure, and is, until the store has answered. The rollups come first, large ones two at a time, because an
+insert keeps one core busy; what says that the block is there comes last. Then the block leaves the outbox.
 """
 
 import logging
@@ -16,8 +17,8 @@ from ..errors import StoreError, Unpublished
 from ..faults import point
 from ..store.client import StoreBusy, StoreClient, StoreUnavailable
 from ..store.publish import insert_arrow_file
-from ..store.tables import TABLES
-from .outbox import Block, Outbox
+from ..store.tables import ROLLUPS, TABLES
+from .outbox import Block, BlockFile, Outbox
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ LOOK_S = 0.05
 LOOK_EVERY_S = 60.0
 ABANDON_S = 5.0
 """How long to wait for the insert that is on, once its answer matters no more."""
+BESIDE_BYTES_MIN = 8 << 20
+"""A file of this size is worth a second connection."""
 BUSY_TRIES_MAX = 64
 """After so many answers in a row that it is busy, some 20 minutes, somebody has to look at the store."""
 
@@ -53,6 +56,7 @@ class Publisher:
         self._connect = connect
         self._fence = fence
         self._client: StoreClient | None = None
+        self._second: StoreClient | None = None
         self._waiting: deque[tuple[Outbox, Block]] = deque()
         self._changed = threading.Condition()
         self._ending = False
@@ -106,11 +110,14 @@ class Publisher:
         self._fence(self._client)
         outbox.check(block)
         outbox.begin(block)
-        for n, file in enumerate(block.files):
-            point("publisher.before_insert")
-            columns = file.columns or TABLES[file.table].names
-            insert_arrow_file(self._client, file.table, columns, outbox.folder / file.name, f"{block.token}-{n}")
-            point("publisher.after_insert")
+        files = list(enumerate(block.files))
+        rollups = deque(file for file in files if file[1].table in ROLLUPS)
+        large = sum(file.bytes >= BESIDE_BYTES_MIN for _, file in rollups)
+        if large > 1 and self._client.cluster is None:  # replicas take one insert at a time
+            self._insert_two_at_a_time(outbox, block, rollups)
+        else:
+            _insert_all(self._client, outbox, block, rollups)
+        _insert_all(self._client, outbox, block, deque(file for file in files if file[1].table not in ROLLUPS))
         self._fence(self._client)  # before the block leaves: were it somebody else's turn, this copy may be needed
         outbox.done(block)
         with self._changed:
@@ -123,6 +130,29 @@ class Publisher:
             self._look_at = time.monotonic() + LOOK_EVERY_S
             self.look(self._client)
         return True
+
+    def _insert_two_at_a_time(self, outbox: Outbox, block: Block, files: deque[tuple[int, BlockFile]]) -> None:
+        """Raises what stopped either of the two, once both have ended."""
+        assert self._client is not None  # the caller is connected
+        if self._second is None:
+            self._second = self._connect()
+        second, failures = self._second, list[BaseException]()
+
+        def insert() -> None:
+            try:
+                _insert_all(second, outbox, block, files)
+            except BaseException as error:  # raised below, on the thread that asked
+                failures.append(error)
+
+        # A daemon: an insert that is never answered must not hold up the end of the process.
+        thread = threading.Thread(target=insert, name="publisher-2", daemon=True)
+        thread.start()
+        try:
+            _insert_all(self._client, outbox, block, files)
+        finally:
+            thread.join()
+        if failures:
+            raise failures[0]
 
     # -- the thread
 
@@ -180,8 +210,9 @@ class Publisher:
         except BaseException as error:  # kept for the dataflow, which asks with `check`
             self._failure = error
         finally:
-            if self._client is not None:
-                self._client.close()
+            for client in (self._client, self._second):
+                if client is not None:
+                    client.close()
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -214,3 +245,16 @@ class Publisher:
                     ) from error
             self._abandoned.wait(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_LAST_S)
+
+
+def _insert_all(client: StoreClient, outbox: Outbox, block: Block, files: deque[tuple[int, BlockFile]]) -> None:
+    """Inserts files, by their places in the block, for as long as there are any."""
+    while True:
+        try:
+            n, file = files.popleft()
+        except IndexError:  # the other thread may have taken the last one
+            return
+        point("publisher.before_insert")
+        columns = file.columns or TABLES[file.table].names
+        insert_arrow_file(client, file.table, columns, outbox.folder / file.name, f"{block.token}-{n}")
+        point("publisher.after_insert")

@@ -42,7 +42,8 @@ def migrate(client: StoreClient) -> None:
         if version > current:
             for statement in steps[version]:
                 _define(client, statement)
-            client.command(f"INSERT INTO schema_version (version) VALUES ({version})")
+    if current < max(steps):
+        client.command(f"INSERT INTO schema_version (version) VALUES ({max(steps)})")
 
 
 def check_schema(client: StoreClient) -> None:
