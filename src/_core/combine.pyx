@@ -18,11 +18,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from .groups cimport (
-    CODES, ERROR_MEMORY, HEADER, Entry, Group, Groups, Record, add_at, group_hash, groups_begin, groups_clear,
+    CODES, ERROR_MEMORY, HEADER, Group, Groups, Record, add_at, group_hash, groups_begin, groups_clear,
     groups_close, groups_find, groups_guess, groups_open, groups_reserve, is_of, prefetch_record, record_at,
     record_bytes,
 )
 from .hash cimport hash_pair, murmur3
+from .index cimport index_prefetch
 from .int128 cimport (
     i128, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_less, u128_load, u128_make, u128_store,
     u128_wrapping_add,
@@ -312,7 +313,7 @@ cdef class Combiner:
             group.shape = self.raw.shapes[run.raw_number].shape
             group.window = <uint32_t>(batch.time_us[row] // WINDOW_US)
             group.hashed = group_hash(group.lo, group.hi, group.shape, group.window)
-            prefetch(&self.minutes.entries[group.hashed & self.minutes.mask])
+            index_prefetch(&self.minutes.index, group.hashed)
             run.digest[n] = hash_pair(u128_load(batch.fingerprint + 16 * row), u128_load(batch.payload + 16 * row))
             n += 1
         run.rows = n
@@ -320,18 +321,17 @@ cdef class Combiner:
     cdef int _place(self, Batch *batch, Run *run) noexcept nogil:
         """The record of each row, as far as the hash tells; begun where there is none. Room must have been reserved."""
         cdef int64_t n, width
-        cdef Entry *entry
+        cdef uint64_t entry = 0
         for n in range(run.rows):
-            entry = groups_guess(&self.minutes, run.group[n].hashed)
+            run.place[n] = groups_guess(&self.minutes, run.group[n].hashed, &entry)
             width = record_bytes(self.raw.shapes[run.raw[n]].count)
-            if entry.place_plus_one:
-                run.place[n] = entry.place_plus_one - 1
+            if run.place[n] >= 0:
                 prefetch_record(&self.minutes, run.place[n], width)
             elif self._begin(batch, run, n, entry, width):
                 return ERROR_MEMORY
         return 0
 
-    cdef int _begin(self, Batch *batch, Run *run, int64_t n, Entry *entry, int64_t width) noexcept nogil:
+    cdef int _begin(self, Batch *batch, Run *run, int64_t n, uint64_t entry, int64_t width) noexcept nogil:
         """Begins the record of a row, with the codes of its dimensions."""
         cdef int64_t d, code, row = run.row[n]
         cdef Record *record
@@ -367,7 +367,7 @@ cdef class Combiner:
         cdef int64_t n, j, k, row, item
         cdef RawShape *raw
         cdef Record *record
-        cdef Entry *entry
+        cdef uint64_t entry = 0
         cdef char *sums
         cdef int error = 0
         for n in range(run.rows):
@@ -375,11 +375,9 @@ cdef class Combiner:
             raw = &self.raw.shapes[run.raw[n]]
             k = raw.count
             record = record_at(&self.minutes, run.place[n])
-            if not is_of(record, &run.group[n]):  # another group with the same 64-bit hash
-                entry = groups_find(&self.minutes, &run.group[n])
-                if entry.place_plus_one:
-                    run.place[n] = entry.place_plus_one - 1
-                elif self._begin(batch, run, n, entry, record_bytes(k)):
+            if not is_of(record, &run.group[n]):  # another group with such a hash
+                run.place[n] = groups_find(&self.minutes, &run.group[n], &entry)
+                if run.place[n] < 0 and self._begin(batch, run, n, entry, record_bytes(k)):
                     return ERROR_MEMORY
                 record = record_at(&self.minutes, run.place[n])
             sums = <char *>record + HEADER
@@ -627,7 +625,7 @@ cdef class Combiner:
         cdef Group group[BLOCK]
         cdef int64_t place[BLOCK]
         cdef int64_t i, n = 0
-        cdef Entry *entry
+        cdef uint64_t entry = 0
         cdef int error = groups_reserve(&self.days, count, record_bytes(METERS_MAX))
         if error:
             return error
@@ -636,12 +634,11 @@ cdef class Combiner:
                 continue  # another row of a record that has been added
             minute[n] = _leaving_record(&self.minutes, rows[i])
             _day_of(minute[n], &group[n])
-            prefetch(&self.days.entries[group[n].hashed & self.days.mask])
+            index_prefetch(&self.days.index, group[n].hashed)
             n += 1
         for i in range(n):
-            entry = groups_find(&self.days, &group[i])
-            if entry.place_plus_one:
-                place[i] = entry.place_plus_one - 1
+            place[i] = groups_find(&self.days, &group[i], &entry)
+            if place[i] >= 0:
                 prefetch(record_at(&self.days, place[i]))
             else:
                 place[i] = groups_begin(

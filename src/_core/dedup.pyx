@@ -1,19 +1,19 @@
 """Exact deduplication over a horizon: which rows are new, duplicate, conflicting or late.
 
 Memory: a list of segments, newest last. A segment is its records (16 bytes fingerprint, 8 bytes payload hash) end to
-end in the order in which they were learnt, as they go into its file, and an index of them: an open-addressing table of
-8-byte entries (the upper half of the fingerprint's low word, and the number of the record plus one; linear probing, at
-most 3/4 full). That is 35 to 46 bytes an id, of which a probe touches one cache line of the index: the record behind an
-entry is only looked at where 32 bits agree, which is a duplicate. The newest segment is active and grows by doubling.
-When a slice of the horizon ends (or the segment holds its maximum), it is sealed: a split-block Bloom filter (32-byte
-blocks of eight 32-bit words, one bit a word, as in the Parquet format; 16 bits an id, 0.2 % false positives) is put
-before it. The filter says "certainly new" or "look closer"; only the record says "duplicate".
+end in the order in which they were learnt, as they go into its file, and an index of them (index.pxd): 36 to 48 bytes
+an id, of which a probe touches one cache line of the index, and the record only where it is a duplicate. The newest
+segment is active and grows by doubling. When a slice of the horizon ends (or the segment holds its maximum), it is
+sealed: a split-block Bloom filter (32-byte blocks of eight 32-bit words, one bit a word, as in the Parquet format;
+16 bits an id, 0.2 % false positives) is put before it. The filter says "certainly new" or "look closer"; only the
+record says "duplicate".
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
-Cost: about 30 ns a row at ten million ids and 15 more for growing, one cache miss in the index and one a sealed
-segment, prefetched. Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
+Cost: 50 to 70 ns a row up to ten million ids, a third of it for memory that was never touched before; one cache miss
+in the index and one a sealed segment, prefetched. Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py
+(a dict).
 """
 
 from cpython.buffer cimport PyBUF_READ
@@ -21,6 +21,10 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
+from .index cimport (
+    Index, index_alike, index_bytes, index_close, index_fill, index_home, index_number, index_open, index_prefetch,
+    index_reserve,
+)
 from .int128 cimport prefetch
 from .memory cimport arena_grow, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
@@ -49,10 +53,9 @@ cdef struct Segment:
     int64_t slice_end_us  # the watermark when it was sealed: nothing in it arrived later
     Record *records
     uint64_t used
-    uint64_t room  # records that there is room for: as many as the index may take
+    uint64_t room  # records that there is room for
     uint64_t taken  # records that `take_journal` has given
-    uint64_t *index
-    uint64_t mask
+    Index index  # of the records, by the low word of their fingerprints
     uint64_t blocks  # Bloom blocks, 0 while active
     uint32_t *bloom
 
@@ -79,61 +82,59 @@ cdef extern from *:
 
 # ---- One segment --------------------------------------------------------------------------------------------------
 
-cdef inline uint64_t tag(uint64_t lo) noexcept nogil:
-    """What an entry says of a fingerprint; the index is entered by the other half."""
-    return lo & <uint64_t>0xFFFFFFFF00000000
+cdef int segment_open(Segment *segment, int64_t number, uint64_t ids) noexcept nogil:
+    """An active segment with room for so many; -1 when memory ran out."""
+    cdef uint64_t entries = FIRST_ENTRIES
+    while ids * 3 > entries * 2:
+        entries *= 2
+    memset(segment, 0, sizeof(Segment))
+    segment.number = number
+    segment.slice_end_us = -1
+    segment.room = entries * 2 // 3
+    segment.records = <Record *>arena_grow(NULL, 0, segment.room * sizeof(Record))
+    if segment.records == NULL or index_open(&segment.index, entries):
+        return -1
+    return 0
+
+
+cdef void segment_close(Segment *segment) noexcept nogil:
+    table_free(segment.records, segment.room * sizeof(Record))
+    index_close(&segment.index)
+    table_free(segment.bloom, segment.blocks * BLOCK_BYTES)
 
 
 cdef inline Record *find(Segment *segment, uint64_t lo, uint64_t hi, uint64_t *place) noexcept nogil:
     """The record of the fingerprint; NULL, and the empty entry where it belongs, if there is none."""
-    cdef uint64_t at = lo & segment.mask, entry
+    cdef uint64_t at = index_home(&segment.index, lo), entry
     cdef Record *record
     while True:
-        entry = segment.index[at]
+        entry = segment.index.entries[at]
         if entry == 0:
             place[0] = at
             return NULL
-        if tag(entry) == tag(lo):
-            record = &segment.records[<uint32_t>entry - 1]
+        if index_alike(entry, lo):
+            record = &segment.records[index_number(entry)]
             if record.lo == lo and record.hi == hi:
                 return record
-        at = (at + 1) & segment.mask
-
-
-cdef int make_room(Segment *segment, uint64_t entries) noexcept nogil:
-    """An index of so many entries (a power of two), and room for the records that it may take; -1: no memory."""
-    cdef uint64_t room = entries * 3 // 4, i, at, lo
-    cdef Record *records
-    cdef uint64_t *index = <uint64_t *>table_alloc(entries * sizeof(uint64_t))
-    if index == NULL:
-        return -1
-    records = <Record *>arena_grow(segment.records, segment.room * sizeof(Record), room * sizeof(Record))
-    if records == NULL:
-        table_free(index, entries * sizeof(uint64_t))
-        return -1
-    for i in range(segment.used):
-        if i + LOOKAHEAD < segment.used:
-            prefetch(&index[records[i + LOOKAHEAD].lo & (entries - 1)])
-        lo = records[i].lo
-        at = lo & (entries - 1)
-        while index[at]:
-            at = (at + 1) & (entries - 1)
-        index[at] = tag(lo) | (i + 1)
-    table_free(segment.index, (segment.mask + 1) * sizeof(uint64_t))
-    segment.index, segment.mask = index, entries - 1
-    segment.records, segment.room = records, room
-    return 0
+        at = (at + 1) & segment.index.mask
 
 
 cdef inline int put(Segment *segment, uint64_t place, uint64_t lo, uint64_t hi, uint64_t payload) noexcept nogil:
     """Appends a record and fills the empty entry that `find` gave; -1 when memory ran out."""
     cdef Record *record = &segment.records[segment.used]
+    cdef Record *records
     record.lo, record.hi, record.payload = lo, hi, payload
+    index_fill(&segment.index, place, lo, segment.used)
     segment.used += 1
-    segment.index[place] = tag(lo) | segment.used
     if segment.used == segment.room:
-        return make_room(segment, 2 * (segment.mask + 1))
-    return 0
+        records = <Record *>arena_grow(
+            segment.records, segment.room * sizeof(Record), 2 * segment.room * sizeof(Record)
+        )
+        if records == NULL:
+            return -1
+        segment.records = records
+        segment.room *= 2
+    return index_reserve(&segment.index, 1)
 
 
 cdef int load(Segment *segment, const unsigned char *records, int64_t n) noexcept nogil:
@@ -144,7 +145,7 @@ cdef int load(Segment *segment, const unsigned char *records, int64_t n) noexcep
     for i in range(n):
         if i + LOOKAHEAD < n:
             memcpy(&lo, records + (i + LOOKAHEAD) * <int64_t>sizeof(Record), 8)
-            prefetch(&segment.index[lo & segment.mask])
+            index_prefetch(&segment.index, lo)
         memcpy(&record, records + i * <int64_t>sizeof(Record), sizeof(Record))
         if find(segment, record.lo, record.hi, &place) == NULL and put(
             segment, place, record.lo, record.hi, record.payload
@@ -173,12 +174,6 @@ cdef inline Record *find_sealed(Segment *segment, uint64_t lo, uint64_t hi) noex
     if not bloom_has(segment.bloom + 8 * bloom_block(hi, segment.blocks), <uint32_t>(lo >> 32)):
         return NULL
     return find(segment, lo, hi, &place)
-
-
-cdef void release(Segment *segment) noexcept nogil:
-    table_free(segment.records, segment.room * sizeof(Record))
-    table_free(segment.index, (segment.mask + 1) * sizeof(uint64_t))
-    table_free(segment.bloom, segment.blocks * BLOCK_BYTES)
 
 
 # ---- The set ------------------------------------------------------------------------------------------------------
@@ -215,19 +210,17 @@ cdef class FingerprintSet:
     def __dealloc__(self):
         cdef int i
         for i in range(self.count):
-            release(&self.segments[i])
+            segment_close(&self.segments[i])
 
     # -- segments
 
-    cdef int _open(self, int64_t number, uint64_t entries) noexcept nogil:
+    cdef int _open(self, int64_t number, uint64_t ids) noexcept nogil:
         cdef Segment *segment
         if self.count == SEGMENTS_MAX:
             return -2
         segment = &self.segments[self.count]
-        memset(segment, 0, sizeof(Segment))
-        segment.number = number
-        segment.slice_end_us = -1
-        if make_room(segment, entries):
+        if segment_open(segment, number, ids):
+            segment_close(segment)
             return -1
         self.count += 1
         return 0
@@ -248,12 +241,12 @@ cdef class FingerprintSet:
             and self.segments[0].slice_end_us < self.watermark_us - self.horizon_us
         ):
             self.retired.append(self.segments[0].number)
-            release(&self.segments[0])
+            segment_close(&self.segments[0])
             self.count -= 1
             for i in range(self.count):
                 self.segments[i] = self.segments[i + 1]
         self.newly_sealed = min(self.newly_sealed, self.count)
-        self._check(self._open(number + 1, FIRST_ENTRIES))
+        self._check(self._open(number + 1, 0))
         return 0
 
     cdef int _check(self, int error) except -1:
@@ -282,7 +275,7 @@ cdef class FingerprintSet:
                 row = selection[ahead] if selection != NULL else ahead
                 memcpy(&lo, fingerprint + 16 * row, 8)
                 memcpy(&hi, fingerprint + 16 * row + 8, 8)
-                prefetch(&active.index[lo & active.mask])
+                index_prefetch(&active.index, lo)
                 for s in range(self.count - 1):
                     prefetch(self.segments[s].bloom + 8 * bloom_block(hi, self.segments[s].blocks))
             row = selection[i] if selection != NULL else i
@@ -333,9 +326,9 @@ cdef class FingerprintSet:
         cdef int error = 0
         memset(counts, 0, sizeof(counts))
         if self.count == 0:
-            self._check(self._open(1, FIRST_ENTRIES))
+            self._check(self._open(1, 0))
         elif self.segments[self.count - 1].blocks:  # restored without an active one
-            self._check(self._open(self.segments[self.count - 1].number + 1, FIRST_ENTRIES))
+            self._check(self._open(self.segments[self.count - 1].number + 1, 0))
         while done < rows:
             with nogil:
                 done = self._run(
@@ -382,7 +375,6 @@ cdef class FingerprintSet:
         `chunks`: buffers of whole 24-byte records, read one after the other; together `records_max` at most, for which
         the table has room from the start. Raises ValueError, MemoryError, and what `chunks` raises.
         """
-        cdef uint64_t entries = FIRST_ENTRIES
         cdef const unsigned char[::1] chunk
         cdef Segment *segment
         cdef int error = 0
@@ -390,9 +382,7 @@ cdef class FingerprintSet:
             raise ValueError("a segment holds less than 2^31 records")
         if self.count and not self.segments[self.count - 1].blocks:
             raise ValueError("segments are restored oldest first, the active one last")
-        while <uint64_t>records_max >= entries * 3 // 4:
-            entries *= 2
-        self._check(self._open(number, entries))
+        self._check(self._open(number, records_max + 1))
         segment = &self.segments[self.count - 1]
         for chunk in chunks:
             if chunk.shape[0] % <int64_t>sizeof(Record):
@@ -425,8 +415,7 @@ cdef class FingerprintSet:
         cdef int64_t total = 0
         for i in range(self.count):
             segment = &self.segments[i]
-            total += segment.used * sizeof(Record) + (segment.mask + 1) * sizeof(uint64_t)
-            total += segment.blocks * BLOCK_BYTES
+            total += segment.used * sizeof(Record) + index_bytes(&segment.index) + segment.blocks * BLOCK_BYTES
         return total
 
 

@@ -1,19 +1,22 @@
-# The groups of one grain (minutes or days): an open-addressing table of 16-byte entries, two thirds full at most, and
-# the records that hold the sums, end to end in the order in which they were begun, each on cache lines of its own.
+# The groups of one grain (minutes or days): the records that hold the sums, end to end in the order in which they were
+# begun, each on cache lines of its own, and an index of them (index.pxd), whose numbers count lines.
 #
 #     record = lo u64 | hi u64 | shape u32 | window u32 | events u64 | digest u128 | codes i32 x 6
 #              | quantity i128 x k | amount i128 x (k + 1), padded to 64 bytes
 #
-# (lo, hi, shape, window) is what a group is told apart by; the entry holds a hash of it, so that a probe that misses
-# the cache is followed by no second one: whoever has the place prefetches the record and compares later.
+# (lo, hi, shape, window) is what a group is told apart by; its hash nearly always does, so that a probe that misses the
+# cache is followed by no second one: whoever has the place prefetches the record and compares later.
 # Inline functions on a struct, and no class of its own, because these are the hottest calls of combine.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .hash cimport fmix64
+from .index cimport (
+    Index, index_alike, index_clear, index_close, index_fill, index_home, index_number, index_open, index_reserve,
+)
 from .int128 cimport i128, i128_add, i128_load, i128_store, prefetch
-from .memory cimport arena_grow, table_alloc, table_free
+from .memory cimport arena_grow, table_free
 
 cdef enum:
     CODES = 6  # one a dimension
@@ -21,12 +24,9 @@ cdef enum:
     LINE = 64
     FIRST_ENTRIES = 4096
     FIRST_BYTES = 1 << 20
+    ARENA_LINES_MAX = 1 << 30  # 64 GiB
     ERROR_MEMORY = 1
     ERROR_OVERFLOW = 2
-
-cdef struct Entry:
-    uint64_t hashed
-    int64_t place_plus_one  # 0 is an empty entry
 
 cdef struct Record:
     uint64_t lo
@@ -45,8 +45,7 @@ cdef struct Group:  # what a record is told apart by
     uint32_t window
 
 cdef struct Groups:
-    Entry *entries
-    uint64_t mask
+    Index index
     int64_t count
     int64_t more_rows  # rows of the store that its groups leave as, beyond one each
     uint32_t first_window  # the lowest and the highest that were begun
@@ -93,23 +92,21 @@ cdef inline bint is_of(Record *record, Group *group) noexcept nogil:
 
 cdef inline int groups_open(Groups *groups) noexcept nogil:
     memset(groups, 0, sizeof(Groups))
-    groups.mask = FIRST_ENTRIES - 1
-    groups.entries = <Entry *>table_alloc(FIRST_ENTRIES * sizeof(Entry))
     groups.size = FIRST_BYTES
     groups.records = <char *>arena_grow(NULL, 0, FIRST_BYTES)
-    if groups.entries == NULL or groups.records == NULL:
+    if groups.records == NULL or index_open(&groups.index, FIRST_ENTRIES):
         return ERROR_MEMORY
     groups_clear(groups)
     return 0
 
 
 cdef inline void groups_close(Groups *groups) noexcept nogil:
-    table_free(groups.entries, (groups.mask + 1) * sizeof(Entry))
+    index_close(&groups.index)
     table_free(groups.records, groups.size)
 
 
 cdef inline void groups_clear(Groups *groups) noexcept nogil:
-    memset(groups.entries, 0, (groups.mask + 1) * sizeof(Entry))
+    index_clear(&groups.index)
     groups.count = 0
     groups.used = 0
     groups.more_rows = 0
@@ -117,44 +114,43 @@ cdef inline void groups_clear(Groups *groups) noexcept nogil:
     groups.last_window = 0
 
 
-cdef inline Entry *groups_guess(Groups *groups, uint64_t hashed) noexcept nogil:
-    """The first entry of this hash, whose record is still to be compared, or the empty one where it belongs."""
-    cdef uint64_t at = hashed & groups.mask
-    while groups.entries[at].place_plus_one and groups.entries[at].hashed != hashed:
-        at = (at + 1) & groups.mask
-    return &groups.entries[at]
-
-
-cdef inline Entry *groups_find(Groups *groups, Group *group) noexcept nogil:
-    """The entry of a group, or the empty one where it belongs."""
-    cdef uint64_t at = group.hashed & groups.mask
-    cdef Entry *entry
+cdef inline int64_t groups_guess(Groups *groups, uint64_t hashed, uint64_t *entry) noexcept nogil:
+    """The place of the first record that the hash does not tell apart, which is still to be compared; -1, and the
+    empty entry where it belongs, if there is none."""
+    cdef uint64_t at = index_home(&groups.index, hashed), found
     while True:
-        entry = &groups.entries[at]
-        if entry.place_plus_one == 0 or (
-            entry.hashed == group.hashed and is_of(record_at(groups, entry.place_plus_one - 1), group)
-        ):
-            return entry
-        at = (at + 1) & groups.mask
+        found = groups.index.entries[at]
+        if found == 0:
+            entry[0] = at
+            return -1
+        if index_alike(found, hashed):
+            return <int64_t>index_number(found) * LINE
+        at = (at + 1) & groups.index.mask
+
+
+cdef inline int64_t groups_find(Groups *groups, Group *group, uint64_t *entry) noexcept nogil:
+    """The place of a group's record; -1, and the empty entry where it belongs, if there is none."""
+    cdef uint64_t at = index_home(&groups.index, group.hashed), found
+    cdef int64_t place
+    while True:
+        found = groups.index.entries[at]
+        if found == 0:
+            entry[0] = at
+            return -1
+        place = <int64_t>index_number(found) * LINE
+        if index_alike(found, group.hashed) and is_of(record_at(groups, place), group):
+            return place
+        at = (at + 1) & groups.index.mask
 
 
 cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each) noexcept nogil:
     """Makes room for so many more groups of at most so many bytes each. Entries and records may move."""
-    cdef uint64_t old_size = groups.mask + 1, i
-    cdef Entry *old = groups.entries
-    cdef Entry *larger
     cdef char *records
-    if <uint64_t>(groups.count + more) * 3 > old_size * 2:
-        larger = <Entry *>table_alloc(old_size * 2 * sizeof(Entry))
-        if larger == NULL:
-            return ERROR_MEMORY
-        groups.entries = larger
-        groups.mask = old_size * 2 - 1
-        for i in range(old_size):
-            if old[i].place_plus_one:
-                _place_entry(groups, old[i])
-        table_free(old, old_size * sizeof(Entry))
+    if index_reserve(&groups.index, more):
+        return ERROR_MEMORY
     while groups.used + more * bytes_each > groups.size:
+        if 2 * groups.size // LINE > <int64_t>ARENA_LINES_MAX:
+            return ERROR_MEMORY
         records = <char *>arena_grow(groups.records, groups.size, groups.size * 2)
         if records == NULL:
             return ERROR_MEMORY
@@ -163,14 +159,7 @@ cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each)
     return 0
 
 
-cdef inline void _place_entry(Groups *groups, Entry entry) noexcept nogil:
-    cdef uint64_t at = entry.hashed & groups.mask
-    while groups.entries[at].place_plus_one:
-        at = (at + 1) & groups.mask
-    groups.entries[at] = entry
-
-
-cdef inline int64_t groups_begin(Groups *groups, Entry *entry, Group *group, int64_t bytes_each) noexcept nogil:
+cdef inline int64_t groups_begin(Groups *groups, uint64_t entry, Group *group, int64_t bytes_each) noexcept nogil:
     """Begins the group of an empty entry; returns the place of its record. Room must have been reserved."""
     cdef int64_t place = groups.used
     cdef Record *record = record_at(groups, place)
@@ -179,8 +168,7 @@ cdef inline int64_t groups_begin(Groups *groups, Entry *entry, Group *group, int
     record.hi = group.hi
     record.shape = group.shape
     record.window = group.window
-    entry.hashed = group.hashed
-    entry.place_plus_one = place + 1
+    index_fill(&groups.index, entry, group.hashed, place // LINE)
     groups.used += bytes_each
     groups.count += 1
     groups.first_window = min(groups.first_window, group.window)

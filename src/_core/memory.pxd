@@ -25,6 +25,25 @@ cdef extern from *:
         return p;
     }
     static void tf_table_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
+    /* A table of twice the size, the old one its first half; on Linux nothing is copied. */
+    static void *tf_table_double(void *old, size_t bytes) {
+    #ifdef __linux__
+        void *p = mremap(old, bytes, 2 * bytes, MREMAP_MAYMOVE);
+        if (p == MAP_FAILED) return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (bytes >= (4u << 20)) madvise(p, 2 * bytes, MADV_HUGEPAGE);
+    #endif
+    #ifdef MADV_POPULATE_WRITE
+        madvise((char *)p + bytes, bytes, MADV_POPULATE_WRITE);
+    #endif
+    #else
+        void *p = tf_table_alloc(2 * bytes);
+        if (p == NULL) return NULL;
+        memcpy(p, old, bytes);
+        tf_table_free(old, bytes);
+    #endif
+        return p;
+    }
     /* Memory that is filled from its beginning: nothing is touched ahead, and on Linux nothing is copied to grow. */
     static void *tf_arena_grow(void *old, size_t old_bytes, size_t bytes) {
     #ifdef __linux__
@@ -44,6 +63,7 @@ cdef extern from *:
     """
     void *table_alloc "tf_table_alloc"(size_t bytes) nogil
     void table_free "tf_table_free"(void *p, size_t bytes) nogil
+    void *table_double "tf_table_double"(void *old, size_t bytes) nogil
     void *arena_grow "tf_arena_grow"(void *old, size_t old_bytes, size_t bytes) nogil  # freed by table_free
 
 

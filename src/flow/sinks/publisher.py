@@ -136,13 +136,15 @@ class Publisher:
         assert self._client is not None  # the caller is connected
         if self._second is None:
             self._second = self._connect()
-        second, failures = self._second, list[BaseException]()
+        second = self._second
+        failure: BaseException | None = None
 
         def insert() -> None:
+            nonlocal failure
             try:
                 _insert_all(second, outbox, block, files)
             except BaseException as error:  # raised below, on the thread that asked
-                failures.append(error)
+                failure = error
 
         # A daemon: an insert that is never answered must not hold up the end of the process.
         thread = threading.Thread(target=insert, name="publisher-2", daemon=True)
@@ -151,8 +153,8 @@ class Publisher:
             _insert_all(self._client, outbox, block, files)
         finally:
             thread.join()
-        if failures:
-            raise failures[0]
+        if failure is not None:
+            raise failure
 
     # -- the thread
 
