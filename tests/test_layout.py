@@ -35,7 +35,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "logs": ("config", ""),
     "prices": ("errors schema yaml_nodes", "yaml"),
     "plans": ("errors rounding yaml_nodes", "yaml"),
-    "state": ("errors faults schema", "isal pyarrow"),
+    "state": ("errors faults schema", "isal numpy pyarrow"),
     "oracle": ("errors schema", ""),
     "adapters": ("errors schema", "pyarrow"),
     "client": ("errors schema state adapters", "confluent_kafka litellm pyarrow"),

@@ -20,7 +20,8 @@ from .kernels import Amounts
 from .prices.book import PriceBook
 from .schema import DIMENSIONS, LEDGER, REQUESTS
 from .sources.ledger import as_events
-from .state.ledger import is_ledger, ledger_files, unsealed_files
+from .state.ledger import ledger_files, unsealed_files
+from .state.ledger_file import LedgerFile
 from .steps.amend import rated_rows
 from .steps.rate import Rater
 
@@ -133,10 +134,8 @@ def _events(files: Sequence[Path], from_us: int, before_us: int) -> Iterator[tup
         if last_us < from_us or first_us >= before_us:
             continue
         try:
-            with pq.ParquetFile(path) as file:
-                if not is_ledger(file.schema_arrow):
-                    raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
-                for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            with LedgerFile(path) as file:
+                for batch in file.batches(BATCH_ROWS):
                     time = batch.column("time").cast(pa.int64())
                     wanted = pc.and_(pc.greater_equal(time, from_us), pc.less(time, before_us))
                     for sign, chosen in rated_rows(batch.filter(wanted)):

@@ -81,24 +81,37 @@ LEDGER = pa.schema(
         pa.field("source_position", pa.string(), nullable=False),
     ]
 )
-"""One accepted event a row, as kept in the ledger's Parquet files."""
+"""One accepted event a row, as whoever reads the ledger gets it (`state/ledger_file.py`)."""
 
-LEDGER_AMENDED = LEDGER.append(pa.field("amends", pa.string()))
-"""The same of a file that has corrections, or late events that were billed: for those, JSON of why (`steps/amend.py`);
-null for every other event. The quantities of a correction are differences."""
+AMENDS = pa.field("amends", pa.string())
+"""Of a file that has corrections, or late events that were billed: for those, JSON of why (`steps/amend.py`); null for
+every other event. The quantities of a correction are differences."""
 
-CODED_LEDGER = pa.schema(
+LEDGER_AMENDED = LEDGER.append(AMENDS)
+
+LEDGER_USAGE = pa.map_(_TEXT, LEDGER.field("usage").type.item_field)
+
+LEDGER_FILE = pa.schema(
     [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", _TEXT, nullable=False),
+        LEDGER.field("time"),
+        *[pa.field(name, _TEXT, nullable=False) for name in DIMENSIONS],
+        *[pa.field(meter, pa.int64()) for meter in STANDARD_METERS],  # null: the event has none
         pa.field(
-            field.name,
-            pa.map_(_TEXT, field.type.item_field)
-            if field.name == "usage"
-            else _TEXT
-            if field.name in ("source", *DIMENSIONS)
-            else field.type,
+            "source_position",
+            pa.struct(
+                [
+                    pa.field("origin", _TEXT, nullable=False),
+                    pa.field("position", pa.int64(), nullable=False),
+                    pa.field("message_byte", pa.int32(), nullable=False),  # 0: the message's first event, or no message
+                ]
+            ),
             nullable=False,
-        )
-        for field in LEDGER
+        ),
     ]
 )
-"""The same on the way there: texts that repeat are dictionaries, which Parquet keeps without making texts of them."""
+"""LEDGER as its Parquet files have it, in columns that are cheap to write. Dictionaries become texts there."""
+
+OTHER_USAGE = pa.field("other_usage", LEDGER_USAGE)
+"""Of a ledger file that has events with other meters than the standard ones: those; null where there are none."""

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .errors import SourceError
 from .prices.book import PriceBook
@@ -16,7 +15,8 @@ from .rules.checker import NO_CLOCK_US, Checker
 from .rules.rule import REJECT
 from .schema import meter_and_per
 from .sources.ledger import as_events
-from .state.ledger import is_ledger, ledger_files, unsealed_files
+from .state.ledger import ledger_files, unsealed_files
+from .state.ledger_file import LedgerFile
 from .steps.amend import kinds_in
 from .steps.rate import Rater
 
@@ -96,10 +96,8 @@ def _events(files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     """EVENTS, the plain ones."""
     for path in files:
         try:
-            with pq.ParquetFile(path) as file:
-                if not is_ledger(file.schema_arrow):
-                    raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
-                for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            with LedgerFile(path) as file:
+                for batch in file.batches(BATCH_ROWS):
                     for kind, rows in kinds_in(batch):
                         if not kind:
                             yield as_events(batch if rows.all() else batch.filter(pa.array(rows)), 0)

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .config import Config
 from .errors import ConfigError, RefusedStart, StateError
@@ -30,7 +29,8 @@ from .prices.book import PriceBook, load_price_book
 from .schema import DIMENSIONS, LEDGER_AMENDED
 from .sinks.outbox import empty_outbox
 from .state.directory import Lineage, StateDirectory
-from .state.ledger import is_ledger, ledger_files, unsealed_files, writer_and_number
+from .state.ledger import ledger_files, unsealed_files, writer_and_number
+from .state.ledger_file import LedgerFile
 from .state.rerates import Rerate, Rerates
 from .steps.books import Books
 from .store.client import StoreClient, connect
@@ -185,11 +185,8 @@ class Ledger:
         """The rows of all files, or of one. Raises StateError for a file that is not whole."""
         for one in self.files if path is None else [path]:
             try:
-                with pq.ParquetFile(one) as file:
-                    if not is_ledger(file.schema_arrow):
-                        raise StateError(f"{one}: its columns are not those of a ledger; restore it from a backup")
-                    there = [name for name in columns if name in file.schema_arrow.names]
-                    yield from file.iter_batches(BATCH_ROWS, columns=there, use_threads=False)
+                with LedgerFile(one) as file:
+                    yield from file.batches(BATCH_ROWS, columns)
             except (OSError, pa.ArrowException) as error:
                 raise StateError(
                     f"{one}: cannot be read ({str(error).splitlines()[0]}); restore it from a backup"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from tests.e2e.harness import Pipeline, Views
+from tests.oracle.ledger import read
 
 from flow.faults import POINTS
 from flow.generate import prices_yaml
@@ -51,7 +51,7 @@ class Dump:
 def dump(pipeline: Pipeline) -> Dump:
     folder = pipeline.folder / "ledger"
     assert not unsealed_files(folder)
-    events = pa.concat_tables(pq.read_table(path) for path in ledger_files(folder))
+    events = pa.Table.from_batches([batch for path in ledger_files(folder) for batch in read(path)])
     # Which of two equal events is the duplicate depends on who reads faster, and so does its position.
     kept = [name for name in events.column_names if name not in ("source_position", "usage")]
     usage = pa.array([str(sorted(pairs)) for pairs in events.column("usage").to_pylist()])

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Consumer, IsolationLevel, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
+from tests.oracle.ledger import read
 
 from flow.state.inbox import Inbox
 
@@ -42,7 +42,9 @@ def arrow(first: int, rows: int, *, file: bool = False) -> bytes:
 
 def positions(job: Job) -> dict[str, str]:
     """The source position of each event in the ledger."""
-    rows = pa.concat_tables([pq.ParquetFile(path).read() for path in (job.folder / "ledger").rglob("*.parquet")])
+    files = (job.folder / "ledger").rglob("*.parquet")
+    batches = [batch.select(["id", "source_position"]) for path in files for batch in read(path)]
+    rows = pa.Table.from_batches(batches)
     return dict(zip(rows["id"].to_pylist(), rows["source_position"].to_pylist(), strict=True))
 
 

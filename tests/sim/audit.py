@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from tests.oracle.ledger import read
 
 from flow.schema import DIMENSIONS
 from flow.state.manifest import unseal
@@ -186,11 +186,11 @@ def _check_ledger(world: "World", expected: Expected) -> Problems:
         return
     found: Counter[tuple[str, Event]] = Counter()
     for path in sorted((world.disk.root / LEDGER_FOLDER).glob("2*/*/*.parquet")):
-        table = pq.ParquetFile(path).read(use_threads=False)
-        times = table.column("time").cast(pa.int64()).to_pylist()
-        for row, time_us in zip(table.drop_columns("time").to_pylist(), times, strict=True):
-            event = _ordered(row["id"], row["source"], time_us, row, row["usage"])
-            found[row["source_position"], event] += 1
+        for batch in read(path):
+            times = batch.column("time").cast(pa.int64()).to_pylist()
+            for row, time_us in zip(batch.drop_columns(["time"]).to_pylist(), times, strict=True):
+                event = _ordered(row["id"], row["source"], time_us, row, row["usage"])
+                found[row["source_position"], event] += 1
     yield from _differences("ledger", found, expected.accepted)
     for _, event in found:
         dims, usage, _ = spelt(event.id)

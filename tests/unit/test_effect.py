@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from tests.oracle.ledger import file_batch
 from typer.testing import CliRunner
 
 from flow.cli.app import make_app
@@ -15,7 +15,7 @@ from flow.effect import BY, DAY_US, Comparison, Effect, check_by, compare
 from flow.errors import ConfigError, SourceError, StateError
 from flow.oracle.rating import Event, rate_event
 from flow.prices.book import PriceBook, parse_price_book
-from flow.schema import DIMENSIONS, LEDGER
+from flow.schema import DIMENSIONS
 from flow.state.directory import StateDirectory
 from flow.state.ledger import LedgerWriter
 
@@ -77,7 +77,7 @@ def write_ledger(folder: Path, *files: list[dict[str, Any]], lineage: str = LINE
     for n, rows in enumerate(files):
         writer = LedgerWriter(folder, lineage, f"shard-{n:03d}")
         writer.resume(None)
-        writer.append(pa.RecordBatch.from_pylist(rows, schema=LEDGER))
+        writer.append(file_batch(rows))
         writer.snapshot(START_US)
         if seal:
             writer.seal(everything=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.oracle.ledger import file_batch
 
 from flow.errors import StateError
-from flow.schema import DIMENSIONS, LEDGER
+from flow.schema import DIMENSIONS
 from flow.state import ledger, ledger_lookup
 from flow.state.ledger import LedgerWriter
 from flow.state.ledger_lookup import find_events
@@ -32,7 +33,7 @@ def row(number: int, source: str = "gateway") -> dict[str, object]:
 
 
 def append(writer: LedgerWriter, numbers: range, source: str = "gateway") -> None:
-    writer.append(pa.RecordBatch.from_pylist([row(number, source) for number in numbers], schema=LEDGER))
+    writer.append(file_batch([row(number, source) for number in numbers]))
     writer.snapshot(START_US)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..config import Config
 from ..errors import ConfigError, RefusedStart, StateError
@@ -23,7 +22,8 @@ from ..schema import DIMENSIONS, REQUESTS
 from ..state.directory import StateDirectory
 from ..state.inbox import Inbox, kind_of
 from ..state.ledger import ledger_files, unsealed_files, unsealed_rows
-from ..state.ledger_lookup import LedgerEvent, find_events
+from ..state.ledger_file import LedgerFile
+from ..state.ledger_lookup import BATCH_ROWS, LedgerEvent, find_events
 from ..steps.amend import CORRECTION, Change, canonical
 from ..steps.decode_json import CORRECTION_TYPE
 from .effect import changes
@@ -205,22 +205,26 @@ def _in_ledger(folder: Path, lineage: str) -> Iterator[_Found]:
     try:
         for path in (*unsealed_files(folder), *ledger_files(folder)):
             if path.name.startswith(f"{lineage}-"):
-                for table in unsealed_rows(path) if path.parent.name == "open" else _sealed(path):
-                    yield from _rows(table)
+                for batch in unsealed_rows(path) if path.parent.name == "open" else _sealed(path):
+                    yield from _rows(batch)
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _sealed(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        if "amends" in file.schema_arrow.names:
-            yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(use_threads=False))
+def _sealed(path: Path) -> Iterator[pa.RecordBatch]:
+    with LedgerFile(path) as file:
+        if file.amended:
+            yield from file.batches(BATCH_ROWS, where=_amended)
 
 
-def _rows(table: pa.Table) -> Iterator[_Found]:
-    if "amends" not in table.column_names:
+def _amended(batch: pa.RecordBatch) -> pa.BooleanArray:
+    return pc.is_valid(batch.column("amends"))
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[_Found]:
+    if "amends" not in batch.schema.names:
         return
-    for row in table.filter(pc.is_valid(table["amends"])).to_pylist():
+    for row in batch.filter(_amended(batch)).to_pylist():
         said = json.loads(row["amends"])
         if said["kind"] == CORRECTION:
             yield row["source"], row["id"], said["corrects"], dict(row["usage"])

@@ -13,7 +13,8 @@ from ..config import Store
 from ..errors import RefusedStart, StateError
 from ..schema import LEDGER
 from ..sources.ledger import as_events
-from ..state.ledger import is_ledger, ledger_files, unsealed_files
+from ..state.ledger import ledger_files, unsealed_files
+from ..state.ledger_file import LedgerFile
 from ..steps.amend import kinds_in
 from ..steps.batches import Amends
 from ..store import StoreClient, check_schema, connect
@@ -96,11 +97,10 @@ class StoreSide:
     def _picked(self, path: Path, minutes: Ints) -> Iterator[pa.RecordBatch]:
         starts_s = np.unique(starts_of(minutes))
         try:
-            with pq.ParquetFile(path) as file:
-                if not is_ledger(file.schema_arrow):
-                    raise StateError(f"{path}: its columns are not those of a ledger; restore it from a backup")
-                groups = [n for n in range(file.num_row_groups) if _may_hold(file.metadata.row_group(n), starts_s)]
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, use_threads=False):
+            with LedgerFile(path) as file:
+                metadata = file.metadata
+                groups = [n for n in range(metadata.num_row_groups) if _may_hold(metadata.row_group(n), starts_s)]
+                for batch in file.batches(BATCH_ROWS, row_groups=groups):
                     yield from self._of_batch(batch, minutes)
         except (OSError, pa.ArrowException) as error:
             raise StateError(

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from ..errors import SourceError
 from ..kernels import usage_lists
 from ..schema import DIMENSIONS, EVENTS, LEDGER
-from ..state.ledger import is_ledger, ledger_files, rated_by, writer_and_number
+from ..state.ledger import ledger_files, rated_by, writer_and_number
+from ..state.ledger_file import LedgerFile
 from ..state.rerates import Rerate
 from ..steps.amend import rated_rows
 from .asked import Scope
@@ -25,9 +26,8 @@ from .asked import Scope
 BATCH_ROWS = 1 << 16
 RUN_EVENTS = 1 << 20
 """Events that one thread takes at once: many enough that few minutes are in two runs."""
-_COLUMNS = ["time", *DIMENSIONS, "usage"]
+_COLUMNS = ["time", *DIMENSIONS, "usage", "amends"]
 _LAST_US = 2**63 - 1
-_KEYS = "usage.key_value.key"
 
 
 def files_of(folder: Path, lineage: str) -> list[Path]:
@@ -94,9 +94,7 @@ def rated_events(
     """
     for path, groups in groupby(run, key=lambda group: group.path):
         try:
-            with pq.ParquetFile(path, read_dictionary=[*DIMENSIONS, _KEYS]) as file:
-                if not is_ledger(file.schema_arrow):
-                    raise SourceError(f"{path}: its columns are not those of a ledger; restore it from a backup")
+            with LedgerFile(path, read_dictionary=DIMENSIONS) as file:
                 for digest, sign, events in _rated_events(path, file, groups, scope, rerates):
                     yield digest, sign, path, events
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -104,19 +102,18 @@ def rated_events(
 
 
 def _rated_events(
-    path: Path, file: pq.ParquetFile, groups: Iterable[Group], scope: Scope, rerates: Sequence[Rerate]
+    path: Path, file: LedgerFile, groups: Iterable[Group], scope: Scope, rerates: Sequence[Rerate]
 ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     writer, number = writer_and_number(path)
     covering = [
         rerate for rerate in rerates if rerate.covers(writer, number) and rerate.times(scope.from_us, scope.before_us)
     ]
-    columns = [*_COLUMNS, *(name for name in file.schema_arrow.names if name == "amends")]
     books = rated_by(file.metadata)
     digests = list(dict.fromkeys([*(book for _, book in books), *(rerate.book for rerate in covering)]))
     of_row = np.repeat([digests.index(book) for _, book in books], [rows for rows, _ in books])
     for group in groups:
         first = group.first_row
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group.number], columns=columns, use_threads=False):
+        for batch in file.batches(BATCH_ROWS, _COLUMNS, [group.number]):
             book = of_row[first : first + batch.num_rows]
             first += batch.num_rows
             for at, chosen in _by_book(batch, book, scope, covering, digests):

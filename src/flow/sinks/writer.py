@@ -9,17 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
-
 from ..errors import StateError
 from ..faults import point
-from ..kernels import Rows
-from ..schema import CODED_LEDGER, DIMENSIONS, LEDGER_AMENDED
 from ..state.ledger import LedgerWriter
-from ..steps.batches import source_positions
 from ..steps.combine import BlockBuilder, MeterTotals, add_totals
+from ..steps.ledger_rows import ledger_rows
 from ..steps.rate import Rated
-from ..steps.route import Routed
 from ..steps.watch_usage import UsageWatch
 from .beside import Beside
 from .outbox import Block, Outbox
@@ -158,25 +153,3 @@ class Writer:
         ledger = self._ledger
         if ledger is not None:
             self._beside.begin(lambda: ledger.seal(everything=everything))
-
-
-def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
-    """The selected events of a batch as rows of CODED_LEDGER, with `amends` where there is more to say."""
-    events, texts = routed.events, None if routed.amends is None else routed.amends.texts
-    if rows is not None and count < events.num_rows:
-        picked = pa.Array.from_buffers(pa.uint32(), count, [None, rows])
-        events, texts = events.take(picked), None if texts is None else texts.take(picked)
-    usage = events.column("usage")
-    meter, quantity = usage.values.field("meter"), usage.values.field("quantity")
-    columns = [
-        events.column("id"),
-        events.column("source"),
-        events.column("event_time_us").cast(pa.timestamp("us", tz="UTC")),
-        *(events.column(name) for name in DIMENSIONS),
-        pa.MapArray.from_arrays(usage.offsets, meter, quantity, type=CODED_LEDGER.field("usage").type),
-        source_positions(routed.origin, events.column("position"), routed.messages),
-    ]
-    if texts is not None:
-        schema = CODED_LEDGER.append(LEDGER_AMENDED.field("amends"))
-        return pa.RecordBatch.from_arrays([*columns, texts], schema=schema)
-    return pa.RecordBatch.from_arrays(columns, schema=CODED_LEDGER)

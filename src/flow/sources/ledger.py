@@ -5,18 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from bytewax.inputs import FixedPartitionedSource
 
 from ..errors import SourceError
-from ..schema import DIMENSIONS, EVENTS, USAGE
+from ..schema import DIMENSIONS, EVENTS, LEDGER_AMENDED, USAGE
 from ..state.ledger import ledger_files, unsealed_files
+from ..state.ledger_file import LedgerFile
 from ..state.manifest import seal, unseal
 from ..steps.amend import kinds_in
 from ..steps.batches import Amends, Decoded, Heartbeat, Rejects, no_events
 from .pausing import Flow, PausingPartition
 
 MANIFEST = "ledger"
+_READ = [name for name in LEDGER_AMENDED.names if name != "source_position"]
 
 
 class LedgerSource(FixedPartitionedSource[Decoded | Heartbeat, bytes]):
@@ -67,9 +68,9 @@ class _Reader(PausingPartition[Decoded]):
         for name in names:
             path = folder / name
             try:
-                with pq.ParquetFile(path) as file:
+                with LedgerFile(path) as file:
                     row = 0
-                    for batch in file.iter_batches(batch_rows, use_threads=False):
+                    for batch in file.batches(batch_rows, _READ):
                         end = row + batch.num_rows
                         if row >= self._rows.get(name, 0):
                             self._rows[name] = end
@@ -115,7 +116,7 @@ def as_events(batch: pa.RecordBatch, row: int) -> pa.RecordBatch:
 
 
 def _coded(column: pa.Array) -> pa.DictionaryArray:
-    return column.cast(pa.string()).dictionary_encode()
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _whole(column: pa.Array) -> pa.Array:

@@ -4,14 +4,14 @@ A writer appends each epoch's events as a piece of Parquet (`pieces.py`) to its 
 `open/<writer>-<number>.pieces`; the manifest holds the length and a checksum. A file that has grown to its size or into
 another hour is closed with its epoch, and sealed once that epoch is committed: its pieces get a footer in common and it
 gets its name, or, where they are small, it is written anew in larger row groups. What is sealed is therefore never cut
-back, and readers of the folder see whole files only.
+back, and readers of the folder see whole files only. What is in them is read with `ledger_file.py`.
 
 Each file says by which version of the price book its events were rated: `rated_by` reads it.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from ..errors import StateError
 from ..faults import point
-from ..schema import DIMENSIONS, LEDGER, LEDGER_AMENDED
+from ..schema import DIMENSIONS, LEDGER_FILE, STANDARD_METERS
 from .files import append, cut_back, explain, make_folder, summed_up, sync_file, sync_folder
+from .ledger_file import as_ledger, is_of_now
 from .pieces import Footer, Piece, footers, rows, whole_footer
 
 FILE_BYTES = 256 << 20
@@ -35,22 +36,20 @@ GROUP_ROWS = 1 << 16
 GROUP_ROWS_MIN = 1 << 14
 """A file whose row groups are smaller than this on average is written anew when it is sealed."""
 
-_CODED = ("source", *DIMENSIONS, "usage.key_value.key")
+_CODED = ("source", *DIMENSIONS, "source_position.origin", "other_usage.key_value.key")
 """Columns of texts that repeat."""
+
+_NUMBERS = ("time", *STANDARD_METERS, "source_position.position", "other_usage.key_value.value")
 
 _WRITING: dict[str, Any] = {
     "compression": {
         # An id compresses to no less than half, for as much time as all other columns together; lz4 leaves a tenth more
         # of those than zstd, for five sixths of the time.
-        **dict.fromkeys((*_CODED, "time", "usage.key_value.value", "source_position"), "lz4"),
+        **dict.fromkeys((*_CODED, *_NUMBERS, "source_position.message_byte", "amends"), "lz4"),
         "id": "none",
     },
     "use_dictionary": list(_CODED),
-    "column_encoding": {
-        "time": "DELTA_BINARY_PACKED",
-        "usage.key_value.value": "DELTA_BINARY_PACKED",
-        "source_position": "DELTA_BYTE_ARRAY",
-    },
+    "column_encoding": dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
     "write_statistics": ["time"],  # by which row groups are chosen
 }
 _HOUR_US = 3_600_000_000
@@ -87,10 +86,12 @@ class LedgerWriter:
         self._writer = writer
         self._file_bytes = file_bytes
         self._book = book
-        self._held: list[pa.RecordBatch] = []  # of one schema
+        self._held: list[pa.RecordBatch] = []
+        self._schema = LEDGER_FILE  # of what is held, with all columns that this run has needed so far
         self._held_rows = 0
         self._piece: Piece | None = None
         self._end = 0  # of the file that is appended to, with the pieces that this epoch has ended
+        self._summed = (0, 0)  # how far that file is summed up, and its checksum there
         self._files: list[OpenFile] = []
         self._next = 1
 
@@ -108,7 +109,6 @@ class LedgerWriter:
         files = [OpenFile(**file) for file in manifest["files"]] if manifest else []
         self._next = manifest["next"] if manifest else 1
         self._files = []
-        self._end = next((file.length for file in files if not file.closed), 0)
         for file in files:
             sealed = self.sealed_path(file)
             if sealed.exists():
@@ -117,17 +117,27 @@ class LedgerWriter:
                 continue
             cut_back(self.path(file.number), file.length)
             _check(self.path(file.number), file)
-            self._files.append(file)
+            self._files.append(file if self._goes_on(file) else replace(file, closed=True))
+        self._summed = next(((file.length, file.crc32) for file in self._files if not file.closed), (0, 0))
+        self._end = self._summed[0]
         kept = {self.path(file.number) for file in self._files}
         for path in self._open.glob(f"{self._lineage}-{self._writer}-*.pieces"):
             if path not in kept:
                 path.unlink()
 
+    def _goes_on(self, file: OpenFile) -> bool:
+        """Whether what comes can stand behind what a file has; an older version may have begun it."""
+        return all(is_of_now(piece.schema.to_arrow_schema()) for piece in footers(self.path(file.number), file.length))
+
     def append(self, batch: pa.RecordBatch) -> None:
-        """Takes accepted events (CODED_LEDGER); they are durable with the next snapshot. Raises StateError."""
-        if self._held and self._held[0].schema != batch.schema:
+        """Takes accepted events, which are durable with the next snapshot. Raises StateError.
+
+        batch: LEDGER_FILE, and OTHER_USAGE and AMENDS where there are any.
+        """
+        if new := [field for field in batch.schema if field.name not in self._schema.names]:
             self._write()
-        self._held.append(batch)
+            self._schema = pa.schema([*self._schema, *new])
+        self._held.append(_with_all_columns(batch, self._schema))
         self._held_rows += batch.num_rows
         if self._held_rows >= GROUP_ROWS:
             self._write()
@@ -146,6 +156,7 @@ class LedgerWriter:
                 self._piece = Piece(path, self._end, table.schema, **_WRITING)
             self._piece.write(table)
             self._piece.sync()  # beside the dataflow; what is left for the snapshot is little
+            self._summed = summed_up(path, *self._summed)
         except OSError as error:
             raise explain(error, path, "append") from error
 
@@ -161,7 +172,7 @@ class LedgerWriter:
             file = OpenFile(self._next, 0, 0, -1)
             self._next += 1
             self._files.append(file)
-            self._end = 0
+            self._end, self._summed = 0, (0, 0)
         return file
 
     def snapshot(self, now_us: int) -> dict[str, Any]:
@@ -177,12 +188,12 @@ class LedgerWriter:
                 point("ledger.after_append")
                 if not file.length:
                     sync_folder(self._open)
-                _, checksum = summed_up(path, file.length, file.crc32)
+                self._summed = summed_up(path, *self._summed)
             except OSError as error:
                 raise explain(error, path, "append") from error
             opened_us = file.opened_us if file.length else now_us
             closed = self._end >= self._file_bytes or now_us // _HOUR_US != opened_us // _HOUR_US
-            self._files[self._files.index(file)] = OpenFile(file.number, self._end, checksum, opened_us, closed)
+            self._files[self._files.index(file)] = OpenFile(file.number, self._end, self._summed[1], opened_us, closed)
         return self._manifest()
 
     def _manifest(self) -> dict[str, Any]:
@@ -231,6 +242,15 @@ def _write_anew(path: Path, source: Path, pieces: list[Footer], said: dict[str, 
         writer.add_key_value_metadata(said)
 
 
+def _with_all_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The same with a null in the columns that it does not have."""
+    if batch.schema.names == schema.names:
+        return batch
+    there = set(batch.schema.names)
+    columns = (batch.column(f.name) if f.name in there else pa.nulls(batch.num_rows, f.type) for f in schema)
+    return pa.RecordBatch.from_arrays(list(columns), schema=schema)
+
+
 def _check(path: Path, file: OpenFile) -> None:
     """Raises StateError if an open file is not what was appended to it: Arrow's own format would not tell."""
     try:
@@ -267,13 +287,6 @@ def rated_by(metadata: pq.FileMetaData) -> list[tuple[int, str]]:
     return [(rows, book) for rows, book in json.loads(found)] if found else [(metadata.num_rows, "")]
 
 
-def is_ledger(schema: pa.Schema) -> bool:
-    """Whether a file has the columns of a ledger, with `amends` or without; text may be read as dictionaries."""
-    names = schema.names
-    known = names in (LEDGER.names, LEDGER_AMENDED.names)
-    return known and bool(schema.field("time").type == LEDGER.field("time").type)
-
-
 def writer_and_number(path: Path) -> tuple[str, int]:
     """Who wrote a sealed file, and which of the writer's files it is, counted from 1."""
     _, _, rest = path.stem.partition("-")
@@ -291,13 +304,13 @@ def unsealed_files(folder: Path) -> list[Path]:
     return sorted((folder / "open").glob("*.pieces"))
 
 
-def unsealed_rows(path: Path) -> Iterator[pa.Table]:
-    """What an open file has, up to the epoch that is being written; nothing if it was sealed meanwhile.
+def unsealed_rows(path: Path) -> Iterator[pa.RecordBatch]:
+    """LEDGER_AMENDED of an open file, up to the epoch that is being written; nothing if it was sealed meanwhile.
 
     Raises StateError, OSError, ArrowException.
     """
     try:
         for footer in footers(path):
-            yield from rows(path, footer)
+            yield from (as_ledger(batch) for table in rows(path, footer) for batch in table.to_batches())
     except FileNotFoundError:
         return

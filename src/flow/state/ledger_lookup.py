@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 
 from ..errors import StateError
 from ..schema import DIMENSIONS, LEDGER
-from .ledger import is_ledger, ledger_files, unsealed_files, unsealed_rows
+from .ledger import ledger_files, unsealed_files, unsealed_rows
+from .ledger_file import LedgerFile, is_ledger
 
 EventIdentity = tuple[str, str]
 """`source` and `id`."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BATCH_ROWS = 1 << 16
 NEAR_US = 3_600_000_000
 """A retry seldom has a time further from that of the first try."""
 
@@ -119,11 +121,10 @@ class _Search:
         if not self._wanted:
             return
         try:
-            with pq.ParquetFile(group.path, memory_map=True) as file:
-                ids = file.read_row_group(group.number, columns=["id"]).column("id")
-                rows = pc.indices_nonzero(pc.is_in(ids, self._ids))
-                if len(rows):
-                    self._take(file.read_row_group(group.number).take(rows), group.path)
+            with LedgerFile(group.path, memory_map=True) as file:
+                if any(found.num_rows for found in file.batches(BATCH_ROWS, ["id"], [group.number], self._ids_wanted)):
+                    for events in file.batches(BATCH_ROWS, row_groups=[group.number], where=self._ids_wanted):
+                        self._take(events, group.path)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(group.path, error) from error
 
@@ -132,11 +133,14 @@ class _Search:
         try:
             for events in unsealed_rows(path):
                 if self._wanted:
-                    self._take(events.filter(pc.is_in(events.column("id"), self._ids)), path)
+                    self._take(events.filter(self._ids_wanted(events)), path)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
-    def _take(self, events: pa.Table, path: Path) -> None:
+    def _ids_wanted(self, events: pa.RecordBatch) -> pa.BooleanArray:
+        return pc.is_in(events.column("id"), self._ids)
+
+    def _take(self, events: pa.RecordBatch, path: Path) -> None:
         """Keeps the events that are wanted, of rows whose ids are."""
         for row in events.to_pylist():
             identity = row["source"], row["id"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import RejectReason
 from ..kernels import Identity
 from ..schema import EVENTS, REJECTED, STANDARD_METERS
+from ..state.ledger_file import position_texts
 
 METERS_PER_EVENT_LIMIT = 1024
 """The most `meters_per_event_max` may be: the native decoder keeps this much room for one event."""
@@ -106,21 +106,22 @@ class Decoded:
         return (self, *self.apart)
 
 
+def places(positions: pa.Int64Array, messages: Messages | None) -> tuple[pa.Int64Array, pa.Int32Array]:
+    """Positions as they count in the whole origin, and the byte within the message; 0 where there are no messages."""
+    if messages is None:
+        return positions, pa.repeat(pa.scalar(0, pa.int32()), len(positions))
+    place = positions.to_numpy()
+    message = np.searchsorted(messages.starts, place, side="right") - 1
+    byte = place - messages.starts[message]
+    return pa.array(messages.offsets[message]), pa.array(byte, pa.int32())
+
+
 def source_positions(origin: str, positions: pa.Int64Array, messages: Messages | None) -> pa.StringArray:
     """Where events come from, for people: `origin:position`.
 
     With messages it is `origin:offset`, and `origin:offset+byte` for an event that is not the first of its message.
     """
-    if messages is None:
-        return pc.binary_join_element_wise(origin, positions.cast(pa.string()), ":")
-    place = positions.to_numpy()
-    message = np.searchsorted(messages.starts, place, side="right") - 1
-    byte = place - messages.starts[message]
-    texts = pc.binary_join_element_wise(origin, pa.array(messages.offsets[message]).cast(pa.string()), ":")
-    if not byte.any():
-        return texts
-    within = pc.binary_join_element_wise(texts, pa.array(byte).cast(pa.string()), "+")
-    return pc.if_else(pa.array(byte > 0), within, texts)
+    return position_texts(origin, *places(positions, messages))
 
 
 @dataclass(frozen=True)

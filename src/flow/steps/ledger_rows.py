@@ -1,0 +1,50 @@
+"""Accepted events as rows of the ledger's files."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..kernels import Rows
+from ..kernels.ledger import spread_usage
+from ..schema import AMENDS, DIMENSIONS, LEDGER_FILE, LEDGER_USAGE, OTHER_USAGE, STANDARD_METERS
+from .batches import places
+from .route import Routed
+
+_TAKEN = ("id", "source", "event_time_us", *DIMENSIONS, "position")
+
+
+def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
+    """The selected events of a batch as LEDGER_FILE, with OTHER_USAGE and AMENDS where there is any."""
+    taken, texts = routed.events.select(_TAKEN), None if routed.amends is None else routed.amends.texts
+    if count == taken.num_rows:
+        rows = None  # a selection keeps the order
+    if rows is not None:
+        picked = pa.Array.from_buffers(pa.uint32(), count, [None, rows])
+        taken = pc.take(taken, picked, boundscheck=False)
+        texts = None if texts is None else texts.take(picked)
+    meters, others = spread_usage(routed.events, rows, count, STANDARD_METERS)
+    columns = [
+        taken.column("id"),
+        taken.column("source"),
+        taken.column("event_time_us").cast(pa.timestamp("us", tz="UTC")),
+        *(taken.column(name) for name in DIMENSIONS),
+        *meters,
+        _source_position(routed, taken.column("position")),
+    ]
+    schema = LEDGER_FILE
+    if others is not None:
+        usage = others.values.field("meter"), others.values.field("quantity")
+        columns.append(pa.MapArray.from_arrays(others.offsets, *usage, type=LEDGER_USAGE))
+        schema = schema.append(OTHER_USAGE)
+    if texts is not None:
+        columns.append(texts)
+        schema = schema.append(AMENDS)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _source_position(routed: Routed, positions: pa.Int64Array) -> pa.StructArray:
+    position, message_byte = places(positions, routed.messages)
+    origins = pa.repeat(pa.scalar(0, pa.int32()), len(positions))
+    return pa.StructArray.from_arrays(
+        [pa.DictionaryArray.from_arrays(origins, pa.array([routed.origin])), position, message_byte],
+        fields=list(LEDGER_FILE.field("source_position").type),
+    )
