@@ -31,7 +31,7 @@ from flow.rules.checker import Checker
 from flow.schema import DIMENSIONS as ALL_DIMENSIONS
 from flow.schema import EVENTS
 
-ROWS = 65_536
+ROWS = 131_072  # of a batch, as in a run
 PASSES = "{customer: customer-00001, project: project-01, feature: feature-01, model: model-01}"
 LIMIT = 1_000_000
 

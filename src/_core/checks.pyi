@@ -16,7 +16,7 @@ class CheckTable:
         self,
         rows: int,
         time_us: int,
-        columns: list[tuple[int, int]],
+        columns: list[tuple[int, int, int]],
         offsets: int,
         meters: int,
         quantities: int,

@@ -3,6 +3,7 @@
 Method: rules on the boundaries by hand, then random rules and events, against the plain loops of tests/oracle/rules.py.
 """
 
+import random
 from typing import Any
 
 import pytest
@@ -125,6 +126,36 @@ def test_a_table_without_values() -> None:
     ValueTable([]).masks(0, 0, 0, 0, 0, 0)
     assert Checker([]).failures(event_batch([plain_event()]), 0) == {}
     assert Checker([rule(Range("a", 1, None))]).failures(event_batch([]), 0) == {}
+
+
+@pytest.mark.parametrize("large", [2000, 2**40])
+@pytest.mark.parametrize("uneven", [None, 0, 700, 1029])
+def test_rows_of_the_same_meters(uneven: int | None, large: int) -> None:
+    """Most batches have the same meters in each row; here but for one row, in each block of the kernel or in none."""
+    rng = random.Random(uneven)
+    rules = [
+        rule(Sum("t", ("a", "b"), 1)),
+        rule(Sum("t", ("a", "b"), 2), model=values("m1")),
+        rule(Sum("nobody", ("a", "b"), 0)),
+        rule(Speed(("b",), 500)),
+        rule(Speed(("b",), 300), model=values("m2")),
+        rule(Speed(("a", "b"), 2**30)),
+        rule(Range("a", 3, 950), 0, 900),
+        rule(Range("b", 0, 20), model=values("m3")),
+        rule(Required(("project",)), model=values("m4")),
+    ]
+    plain = []
+    for n in range(1030):
+        a, b = 1 if rng.random() < 0.02 else rng.randrange(5, 900), rng.randrange(400)
+        odd = rng.choice((1, 2, 3, large)) if rng.random() < 0.04 else 0
+        told = [("a", a), ("t", a + b + odd), ("duration_ms", rng.choice((1000, 2000, 2000, 2000))), ("b", b)]
+        told = [*told[:2], ("c", 1)] if n == uneven else told
+        model = rng.choice(("m1", "m2", "m2", "m3" if n % 40 == 0 else "m2"))
+        plain.append(plain_event(id=str(n), model=model, event_time_us=n, usage=told))
+    found = Checker(rules).failures(event_batch(plain), 0)
+    assert found == failures(rules, plain, 0)
+    assert 10 < len(found) < 200
+    assert {number for numbers in found.values() for number in numbers} == {0, 1, 4, 6, 7}
 
 
 # ---- At random ----

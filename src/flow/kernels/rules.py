@@ -34,7 +34,7 @@ class CheckTable(NamedTuple):
             held.append(masks := pa.allocate_buffer(8 * count))
             if count:
                 values.masks(offsets.address + start, _address(data), count, always, flipped, masks.address)
-            columns.append((_codes(column), masks.address))
+            columns.append((_codes(column), masks.address, count))
         times, found = events.column("event_time_us").buffers()[1], [pa.allocate_buffer(w * rows) for w in (4, 8)]
         of_meters = [self.meters.get(name, (0, 0, 0)) for name in usage.names.to_pylist()]
         lists, out = (usage.offsets, usage.meters, usage.quantities), [buffer.address for buffer in found]
