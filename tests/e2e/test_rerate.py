@@ -18,7 +18,7 @@ from flow.rerate.rerating import Asked, Outcome, Source, dry_run, rerate
 from flow.schema import DIMENSIONS, PER_OF_ALL
 from flow.verify import verify
 
-from .harness import PRICES, Event, Pipeline, make_events, truth
+from .harness import PRICES, Event, Pipeline, event, make_events, truth
 
 DAY_US = 86_400_000_000
 START_US = int(datetime(2026, 2, 27, tzinfo=UTC).timestamp()) * 10**6
@@ -201,6 +201,30 @@ def test_parts_one_after_the_other(billed: Pipeline, events: list[Event]) -> Non
     assert len(done.books_before) == 3
     assert billed.views() == truth(events, HEALED)
     assert verify(config).difference_count == 0
+
+
+@pytest.mark.parametrize("source", [Source.LEDGER, Source.ROLLUPS])
+def test_changes_of_two_minutes_that_cancel_in_their_day(pipeline: Pipeline, source: Source) -> None:
+    """given a price that goes up in one minute and down as much in the next
+    when both are re-rated
+    then the minutes differ and the day does not, and a second time nothing does"""
+    times = [f"2026-02-28T10:0{minute}:00Z" for minute in (0, 1)]
+
+    def prices(*dollars: int) -> str:
+        rows = (
+            f"  - {{meter: frames, from: {time}, per: 1, price: '{price}'}}\n"
+            for time, price in zip(times, dollars, strict=True)
+        )
+        return PRICES + "".join(rows)
+
+    pipeline.prices = prices(3, 4)
+    pipeline.write("events.ndjson", [event(n, time, usage={"frames": 5}) for n, time in enumerate(times)])
+    pipeline.run()
+    (pipeline.folder / "next.yaml").write_text(prices(4, 3))
+    done = rerate(pipeline.config(), asked(pipeline, "next.yaml", source=source))
+    assert (done.amount_femto, done.corrections) == (0, 2)
+    assert verify(pipeline.config()).difference_count == 0
+    assert rerate(pipeline.config(), asked(pipeline, "next.yaml", source=source)).rerate is None
 
 
 def test_a_run_goes_on_behind_it(billed: Pipeline, events: list[Event]) -> None:

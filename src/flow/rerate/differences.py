@@ -42,6 +42,8 @@ class Differences:
         """The sum of all amounts of the deltas, each in the unit that its meter's name in the rollups tells."""
         self.corrections = 0
         """Rows of the table `corrections`."""
+        self.deltas = 0
+        """Rows of the rollups; with none of them nothing differs."""
         self._outbox = outbox
         self._said = said
         self._grain = grain
@@ -84,6 +86,7 @@ class Differences:
             self.amount_femto += found.days.amount_femto()
             self.rollup_amount += found.rollup_amount
             self.corrections += found.minutes.rows
+            self.deltas += found.deltas
             self._found.append(table)
             self._rows += table.num_rows
             if self._rows > _MERGE_ROWS:

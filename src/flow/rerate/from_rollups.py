@@ -2,8 +2,8 @@
 
 The sum of a minute costs what its events cost where every event of it has one and the same rate: no context tier, no
 part of one, no started package, no other meter's quantity, no schedule, and no price that begins within a minute. Then
-what a slot of the minute holds is rated as if it were one event, by the kernel of a run; what it cost before stands in
-it.
+each row that the store has, a sum or a part of one, is rated as if it were one event, by the kernel of a run; what it
+cost before stands in it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import StateError
-from ..kernels import usage_lists
+from ..kernels import SLOTS, usage_lists
 from ..prices.book import PriceBook
 from ..prices.rules import Rule
 from ..prices.values import instant_text
@@ -27,6 +27,10 @@ from .asked import WINDOW_US, Scope
 
 SLICE_ROWS = 1 << 19
 """Rows of the store that are asked for at once."""
+_NO_NAME = -1
+
+Slice = tuple[int, int, CustomerRange]
+"""From and before which second, and of whom."""
 
 
 def obstacle(client: StoreClient, book: PriceBook, scope: Scope) -> str | None:
@@ -43,7 +47,9 @@ def rows_in(client: StoreClient, scope: Scope) -> int:
 
 def first_obstacle(book: PriceBook, scope: Scope, classes: Iterable[tuple[str, ...]]) -> str | None:
     """The first rate of a class (model, service tier, region, customer, meter) that is not one rate a minute."""
-    for model, service_tier, region, customer, meter in classes:
+    named = [book.named.get(name, ()) for name in ("model", "service_tier", "region", "customer")]
+    alike = {(*(text in of and text for text, of in zip(one, named, strict=False)), one[-1]): one for one in classes}
+    for model, service_tier, region, customer, meter in alike.values():
         timeline = book.timeline(meter, model=model, service_tier=service_tier, region=region, customer=customer)
         for n, (since_us, node) in enumerate(timeline):
             until_us = timeline[n + 1][0] if n + 1 < len(timeline) else scope.before_us
@@ -61,14 +67,14 @@ def minute_rows(client: StoreClient, book: PriceBook, scope: Scope) -> Iterator[
     """Rows of the minutes as EVENTS, with what they cost by now, and by the book. Raises StoreError, StateError."""
     rater = Rater(book)
     found = usage_of_customers(client, scope.from_us // 10**6, scope.before_us // 10**6, scope.customer)
-    for customers, from_s, before_s in _slices(found):
+    for from_s, before_s, customers in _slices(found):
         table = minute_usage(client, from_s, before_s, customers)
-        for rows in table.combine_chunks().to_batches():
+        for rows in table.unify_dictionaries().combine_chunks().to_batches():
             if rows.num_rows:
                 yield _rated(rater, rows)
 
 
-def _slices(found: Iterable[CustomerUsage]) -> Iterator[tuple[CustomerRange, int, int]]:
+def _slices(found: Iterable[CustomerUsage]) -> Iterator[Slice]:
     """Customers and windows of some SLICE_ROWS rows, along the store's sort key: many small customers, or a part of a
     large one."""
     held: list[CustomerUsage] = []
@@ -81,56 +87,86 @@ def _slices(found: Iterable[CustomerUsage]) -> Iterator[tuple[CustomerRange, int
         yield from _of(held)
 
 
-def _of(held: Sequence[CustomerUsage]) -> Iterator[tuple[CustomerRange, int, int]]:
+def _of(held: Sequence[CustomerUsage]) -> Iterator[Slice]:
     rows = sum(one.rows for one in held)
     first_s, end_s = min(one.first_s for one in held), max(one.last_s for one in held) + 60
     minutes = (end_s - first_s) // 60
     step_s = 60 * -(-minutes // -(-rows // SLICE_ROWS))
     for from_s in range(first_s, end_s, step_s):
-        yield CustomerRange(held[0].customer, held[-1].customer), from_s, min(from_s + step_s, end_s)
+        yield from_s, min(from_s + step_s, end_s), CustomerRange(held[0].customer, held[-1].customer)
 
 
 def _rated(rater: Rater, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Cost, Cost]:
-    meter = rows.column("meter").cast(pa.string()).dictionary_encode()
-    slots, names = meter.indices.to_numpy(), [meter_and_per(name) for name in meter.dictionary.to_pylist()]
-    events = _as_events(rows, slots, [name for name, _ in names])
-    per = np.array([per for _, per in names], np.int64)[slots]
-    is_requests = np.array([name == REQUESTS for name, _ in names])[slots]
-    stored = halves(rows.column("amount").buffers()[1], rows.num_rows)
-    before = Cost(stored, np.where(rows.column("unpriced").to_numpy() != 0, UNPRICED, per), stored)
-    return events, _of_items(before, is_requests), _of_items(cost_of(rater, events), is_requests)
+    """`requests` apart from the meters, as they are in a batch of events."""
+    slots = _Slots(rows)
+    is_requests = slots.name == slots.requests
+    items = (slots.name != _NO_NAME) & ~is_requests
+    events, before, _ = slots.events(rows, items)
+    requests, requests_before, of_row = slots.events(rows, is_requests)
+    nothing = np.zeros((rows.num_rows, 2), np.uint64)
+    was, becomes = nothing.copy(), nothing.copy()
+    was[of_row], becomes[of_row] = requests_before.amounts, cost_of(rater, requests).amounts
+    after = cost_of(rater, events)
+    return events, before._replace(requests=was), after._replace(requests=becomes)
 
 
-def _of_items(cost: Cost, is_requests: np.ndarray) -> Cost:
-    """Of rows with one item each: the amounts of `requests` to their own place."""
-    here, zero = is_requests[:, None], np.uint64(0)
-    return Cost(np.where(here, zero, cost.amounts), cost.per, np.where(here, cost.amounts, zero))
+class _Slots:
+    """The slots of rows, (rows, SLOTS): what is in each, by the place of its name."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        meters = rows.column("meters")
+        # The store's dictionaries have the empty text besides, which no row is about.
+        fours = [(text or "," * (SLOTS - 1)).split(",") for text in meters.dictionary.to_pylist()]
+        told = sorted({meter_and_per(name) for four in fours for name in four if name})
+        places = {name: place for place, name in enumerate(told)}
+        of_text = [[places[meter_and_per(name)] if name else _NO_NAME for name in four] for four in fours]
+        self.requests = places.get((REQUESTS, 1), len(told))
+        self.name = np.array(of_text, np.int32).reshape(-1, SLOTS)[meters.indices.to_numpy()]
+        self._meters = list(dict.fromkeys(meter for meter, _ in told))
+        self._meter = np.array([self._meters.index(meter) for meter, _ in told], np.int32)
+        self._per = np.array([per for _, per in told], np.int64)
+        self._unpriced = (rows.column("unpriced").to_numpy()[:, None] >> np.arange(SLOTS, dtype=np.uint8) & 1) != 0
+        self._quantity = np.stack([_small(rows.column(f"q{slot}")) for slot in range(SLOTS)], axis=1)
+        self._amount = np.stack([_wide(rows.column(f"a{slot}")) for slot in range(SLOTS)], axis=1)
+
+    def events(self, rows: pa.RecordBatch, chosen: np.ndarray) -> tuple[pa.RecordBatch, Cost, np.ndarray]:
+        """One of EVENTS a row, with the chosen slots as its usage; what they cost by now, without requests; and the row
+        of each."""
+        count = rows.num_rows
+        of_row = np.repeat(np.arange(count), chosen.sum(axis=1))
+        offsets = np.zeros(count + 1, np.int32)
+        np.cumsum(chosen.sum(axis=1), out=offsets[1:])
+        names = self.name[chosen]
+        amounts = np.ascontiguousarray(self._amount[chosen])
+        columns = {
+            "id": pa.repeat(pa.scalar(""), count),
+            "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([""])),
+            "event_time_us": pa.array(rows.column("window").to_numpy().astype(np.int64) * 1_000_000),
+            **{name: rows.column(name) for name in DIMENSIONS},
+            "usage": usage_lists(
+                count,
+                pa.py_buffer(offsets),
+                pa.py_buffer(self._meter[names]),
+                pa.py_buffer(self._quantity[chosen]),
+                len(names),
+                pa.array(self._meters, pa.string()),
+            ),
+            "position": pa.array(np.zeros(count, np.int64)),
+        }
+        events = pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
+        per = np.where(self._unpriced[chosen], UNPRICED, self._per[names])
+        return events, Cost(amounts, per, np.zeros((count, 2), np.uint64)), of_row
 
 
-def _as_events(rows: pa.RecordBatch, meters: np.ndarray, names: list[str]) -> pa.RecordBatch:
-    """One event a row, with its one meter, which `meters` says by its place in `names`."""
-    count = rows.num_rows
-    columns = {
-        "id": pa.repeat(pa.scalar(""), count),
-        "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([""])),
-        "event_time_us": pa.array(rows.column("window").to_numpy().astype(np.int64) * 1_000_000),
-        **{name: rows.column(name).cast(pa.string()).dictionary_encode() for name in DIMENSIONS},
-        "usage": usage_lists(
-            count,
-            pa.py_buffer(np.arange(count + 1, dtype=np.int32)),
-            pa.py_buffer(np.ascontiguousarray(meters)),
-            pa.py_buffer(_small(rows.column("quantity"))),
-            count,
-            pa.array(names, pa.string()),
-        ),
-        "position": pa.array(np.zeros(count, np.int64)),
-    }
-    return pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
+def _wide(column: pa.Array) -> np.ndarray:
+    """128-bit integers in halves."""
+    found: np.ndarray = halves(column.buffers()[1], column.offset + len(column))[column.offset :]
+    return found
 
 
 def _small(wide: pa.Array) -> np.ndarray:
     """int64 of 128-bit integers. Raises StateError for one that has more bits."""
-    found = halves(wide.buffers()[1], wide.offset + len(wide))[wide.offset :].view(np.int64)
+    found = _wide(wide).view(np.int64)
     if (found[:, 1] != found[:, 0] >> 63).any():
         raise StateError(
             "rerate: a quantity of a minute in the store is beyond 63 bits; re-rate from the ledger: --source ledger"

@@ -53,7 +53,7 @@ from .from_rollups import minute_rows, obstacle, rows_in
 KIND = "rerate"
 PUBLISHERS = 2
 """The store works at an insert with one thread, and blocks are as good in any order."""
-ROW_EVENTS = 16
+ROW_EVENTS = 4
 """Events of the ledger that are re-rated in the time that a row of the rollups takes (benchmarks/rerate.py)."""
 
 
@@ -142,7 +142,7 @@ def rerate(
         }
         differences = Differences(outbox, said, asked.grain)
         outcome = _Work(config, asked, book, lineage, differences, workers, on_rows).run()
-        if not differences.blocks:
+        if not differences.deltas:
             rerates.drop(number)
             return outcome
         write_whole(folder / "prices.yaml", text.encode())

@@ -27,6 +27,7 @@ UNPRICED = 0
 _FLAG_UNPRICED = 1
 _NO_EVENTS = {"events", "digest"}
 _QUANTITIES = {f"q{slot}" for slot in range(SLOTS)}
+_NUMBERS = _QUANTITIES | {f"a{slot}" for slot in range(SLOTS)}
 
 
 class Cost(NamedTuple):
@@ -62,6 +63,8 @@ class Corrected(NamedTuple):
     days: Corrections
     rollup_amount: int
     """The sum of all amounts of its deltas, each in the unit that its meter's name in the rollups tells."""
+    deltas: int
+    """Rows of the rollups."""
 
 
 class Corrector:
@@ -72,6 +75,7 @@ class Corrector:
         self._combiner = Combiner(currency)
         self._sums = {"rollup_minute": CorrectionSums(), "rollup_day": CorrectionSums()}
         self._moved = False
+        self._deltas = 0
 
     @property
     def rows(self) -> int:
@@ -135,19 +139,27 @@ class Corrector:
                 yield table, TableRows(schema, self._corrected(table, found, names))
 
     def _corrected(self, table: str, rows: TableRows, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """Without what is 0 in all rows."""
+        """Without columns that are 0 in all rows, and without rows in which all is 0: what moved there and away."""
         for batch in rows.batches:
             corrected = (without_events(batch) if self._moved else batch).select(names)
-            self._sums[table].add(corrected)
-            yield corrected
+            differs = np.zeros(batch.num_rows, bool)
+            for name in _NUMBERS.intersection(names):
+                differs |= is_not_zero(halves(corrected.column(name).buffers()[1], batch.num_rows))
+            if not differs.all():
+                corrected = corrected.filter(pa.array(differs))
+            if corrected.num_rows:
+                self._sums[table].add(corrected)
+                self._deltas += corrected.num_rows
+                yield corrected
 
     def corrected(self) -> Corrected:
         """What the block that was cut last adds up to."""
         rollup_amount = self._sums["rollup_day"].units()
         minutes, days = (self._sums[table].cut() for table in ("rollup_minute", "rollup_day"))
+        found = Corrected(minutes, days, rollup_amount, self._deltas)
         self._combiner.clear()
-        self._moved = False
-        return Corrected(minutes, days, rollup_amount)
+        self._moved, self._deltas = False, 0
+        return found
 
 
 def _rows_with(items: Any, offsets: Any) -> Any:

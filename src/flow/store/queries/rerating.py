@@ -24,7 +24,8 @@ def usage_classes(client: StoreClient, from_s: int, before_s: int, customer: str
     found = client.rows(
         "SELECT DISTINCT model, service_tier, region, customer, "
         "splitByChar('/', arrayJoin(splitByChar(',', meters)))[1] AS meter "
-        f"FROM rollup_minute WHERE {_SCOPE} ORDER BY ALL",
+        f"FROM (SELECT DISTINCT model, service_tier, region, customer, meters FROM rollup_minute WHERE {_SCOPE}) "
+        "ORDER BY ALL",
         _parameters(from_s, before_s, customer),
     )
     return [tuple(map(str, row)) for row in found if row[-1]]
@@ -50,25 +51,15 @@ def usage_of_customers(client: StoreClient, from_s: int, before_s: int, customer
 
 
 def minute_usage(client: StoreClient, from_s: int, before_s: int, customers: CustomerRange) -> pa.Table:
-    """What is in the slots of minutes, one row for each dimensions, meter (as the rollups name it) and whether it is
-    unpriced; window_start in seconds, amounts in the unit that the meter's name tells. Raises StoreError."""
-    names = ("project", "feature", "model", "region", "service_tier")
-    dims = ", ".join(names)
+    """Rows of minutes as they are stored, which may be several under one key, with window_start as `window` in seconds
+    and text as dictionaries. Raises StoreError."""
     slots = range(SLOTS)
     return client.arrow(
-        f"SELECT start AS window, customer, {dims}, meter, unpriced, "
-        "accurateCast(sum(slot_quantity), 'Int128') AS quantity, "
-        "reinterpret(accurateCast(sum(reinterpret(slot_amount, 'Int256')), 'Int128'), 'Decimal(38, 15)') AS amount "
-        "FROM (SELECT toUInt32(toUnixTimestamp(window_start)) AS start, customer, key, "
-        f"{', '.join(f'any({name}) AS {name}' for name in names)}, "
-        "splitByChar(',', any(meters)) AS meters, any(unpriced) AS mask, "
-        f"[{', '.join(f'sum(toInt256(q{slot}))' for slot in slots)}] AS quantities, "
-        f"[{', '.join(f'sum(toDecimal256(a{slot}, 15))' for slot in slots)}] AS amounts "
+        "SELECT toUInt32(toUnixTimestamp(window_start)) AS window, customer, project, feature, model, region, "
+        f"service_tier, meters, unpriced, {', '.join(f'q{slot}, a{slot}' for slot in slots)} "
         f"FROM rollup_minute WHERE {customers.CONDITION} AND window_start >= toDateTime({{from_s:UInt32}}, 'UTC') "
-        "AND window_start < toDateTime({before_s:UInt32}, 'UTC') GROUP BY start, customer, key) "
-        f"ARRAY JOIN {list(slots)} AS slot, meters AS meter, quantities AS slot_quantity, amounts AS slot_amount "
-        f"WHERE meter != '' GROUP BY start, customer, {dims}, meter, bitTest(mask, slot) AS unpriced "
-        "HAVING quantity != 0 OR amount != 0",
+        "AND window_start < toDateTime({before_s:UInt32}, 'UTC') "
+        "SETTINGS output_format_arrow_low_cardinality_as_dictionary = 1",
         {**customers.parameters, "from_s": from_s, "before_s": before_s},
     )
 
