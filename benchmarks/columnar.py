@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, action="append", help="may stand more than once; 10 million a minute")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--epoch", default="2s")
+    parser.add_argument("--epoch", default="5s")
     parser.add_argument("--data", type=Path, help="keep the events file here, and use it again")
     options = parser.parse_args()
     results = [compare(events, max(events // 10_000_000, 1), options) for events in options.events or [10_000_000]]

@@ -15,12 +15,12 @@ tests/parity/test_combine.py against tests/oracle/combine.py.
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from .groups cimport (
-    CODES, ERROR_MEMORY, HEADER, Group, Groups, Record, add_at, group_hash, groups_begin, groups_clear,
-    groups_close, groups_find, groups_guess, groups_open, groups_reserve, is_of, prefetch_record, record_at,
-    record_bytes,
+    CODES, ERROR_MEMORY, LINE, MOVED, WIDE, Group, Groups, Record, add_at, group_add, group_hash, groups_begin,
+    groups_clear, groups_close, groups_find, groups_guess, groups_open, groups_reserve, is_of, number_at,
+    prefetch_record, record_at, record_bytes, shape_of,
 )
 from .hash cimport hash_pair, murmur3
 from .index cimport index_prefetch
@@ -32,7 +32,7 @@ from .leaving cimport Leaving, bits, sort_leaving
 from .memory cimport grown
 from .names cimport Name, Names, name_code, names_clear, names_close, names_open
 from .shapes cimport (
-    FIRST_RAW_SHAPES, METERS_MAX, RawShape, RawShapes, raw_shape_begin, raw_shape_number, raw_shape_told,
+    FIRST_RAW_SHAPES, METERS_MAX, RawShape, RawShapes, is_raw, raw_shape_begin, raw_shape_number, raw_shape_told,
     raw_shapes_close, raw_shapes_index,
 )
 from .status cimport CORE_SOURCE_HASH
@@ -272,7 +272,7 @@ cdef class Combiner:
         run.unknown = False
         while at < batch.rows and not run.unknown:
             self._look_up(batch, at, &run)
-            error[0] = groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX))
+            error[0] = groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX, True))
             if error[0]:
                 return at
             error[0] = self._place(batch, &run) or self._sum(batch, &run)
@@ -298,9 +298,7 @@ cdef class Combiner:
                     batch.number[batch.meter[batch.starts[row] + j]] << 1
                     | (batch.flag[batch.starts[row] + j] == FLAG_UNPRICED)
                 )
-            if run.raw_number < 0 or self.raw.shapes[run.raw_number].count != k or memcmp(
-                self.raw.shapes[run.raw_number].items, items, 4 * k
-            ):
+            if run.raw_number < 0 or not is_raw(&self.raw.shapes[run.raw_number], items, k):
                 run.raw_number = raw_shape_number(&self.raw, items, k)
                 run.unknown = run.raw_number < 0
                 if run.unknown:
@@ -324,7 +322,7 @@ cdef class Combiner:
         cdef uint64_t entry = 0
         for n in range(run.rows):
             run.place[n] = groups_guess(&self.minutes, run.group[n].hashed, &entry)
-            width = record_bytes(self.raw.shapes[run.raw[n]].count)
+            width = record_bytes(self.raw.shapes[run.raw[n]].count, False)
             if run.place[n] >= 0:
                 prefetch_record(&self.minutes, run.place[n], width)
             elif self._begin(batch, run, n, entry, width):
@@ -368,26 +366,28 @@ cdef class Combiner:
         cdef RawShape *raw
         cdef Record *record
         cdef uint64_t entry = 0
-        cdef char *sums
         cdef int error = 0
         for n in range(run.rows):
             row = run.row[n]
             raw = &self.raw.shapes[run.raw[n]]
             k = raw.count
             record = record_at(&self.minutes, run.place[n])
-            if not is_of(record, &run.group[n]):  # another group with such a hash
+            if not is_of(record, &run.group[n]):  # another group with such a hash, or moved
                 run.place[n] = groups_find(&self.minutes, &run.group[n], &entry)
-                if run.place[n] < 0 and self._begin(batch, run, n, entry, record_bytes(k)):
+                if run.place[n] < 0 and self._begin(batch, run, n, entry, record_bytes(k, False)):
                     return ERROR_MEMORY
                 record = record_at(&self.minutes, run.place[n])
-            sums = <char *>record + HEADER
             record.events += 1
             u128_store(record.digest, u128_wrapping_add(u128_load(record.digest), run.digest[n]))
             for j in range(k):
                 item = batch.starts[row] + j
-                error |= add_at(sums + 16 * raw.place[j], i128_from_int64(batch.quantity[item]))
-                error |= add_at(sums + 16 * (k + 1 + raw.place[j]), i128_load(batch.amount + 16 * item))
-            error |= add_at(sums + 16 * k, i128_load(batch.request_amount + 16 * row))
+                error |= group_add(
+                    &self.minutes, &run.place[n], k, raw.place[j], i128_from_int64(batch.quantity[item])
+                )
+                error |= group_add(
+                    &self.minutes, &run.place[n], k, k + 1 + raw.place[j], i128_load(batch.amount + 16 * item)
+                )
+            error |= group_add(&self.minutes, &run.place[n], k, k, i128_load(batch.request_amount + 16 * row))
         return error
 
     def add(
@@ -493,15 +493,17 @@ cdef class Combiner:
         )
         while place < groups.used:
             record = record_at(groups, place)
-            shape = &self.shapes[record.shape]
+            shape = &self.shapes[shape_of(record)]
+            place += record_bytes(shape.meters, record.shape & <uint32_t>WIDE)
+            if record.shape & <uint32_t>MOVED:
+                continue
             for g in range(shape.groups):
                 order = <uint64_t>rank[record.codes[CUSTOMER]] << window_bits | (record.window - groups.first_window)
                 self.leaving[n].order = (
                     order << key_bits | u128_hi(self._store_key(day, record, g)) >> (64 - key_bits)
                 )
-                self.leaving[n].what = <uint64_t>place << 10 | <uint64_t>g  # places are multiples of 64
+                self.leaving[n].what = <uint64_t>(<char *>record - groups.records) << 10 | <uint64_t>g  # of 64 each
                 n += 1
-            place += record_bytes(shape.meters)
 
     cdef void _settle_ties(self, bint day, Groups *groups, int64_t n) noexcept nogil:
         """Rows whose `order` is equal, by their whole store key: they are rare and few, so one by one."""
@@ -522,7 +524,7 @@ cdef class Combiner:
     cdef inline u128 _store_key(self, bint day, Record *record, int64_t group) noexcept nogil:
         """What the store knows a row by: the hash of its dimensions (of a day row, without project and model) and
         slots."""
-        cdef u128 slots = u128_load(self.slot_hash + 16 * (self.slot_starts[record.shape] + group))
+        cdef u128 slots = u128_load(self.slot_hash + 16 * (self.slot_starts[shape_of(record)] + group))
         return hash_pair(self._day_dims(record) if day else u128_make(record.hi, record.lo), slots)
 
     cdef u128 _day_dims(self, Record *record) noexcept nogil:
@@ -568,7 +570,7 @@ cdef class Combiner:
                 n = min(rows - at, <int64_t>BLOCK)
                 for i in range(at, min(at + 2 * BLOCK, rows)):  # this run's, if it is the first, and the next one's
                     if at == 0 or i >= at + n:
-                        prefetch_record(groups, <int64_t>(self.leaving[first + i].what >> 16) << 6, HEADER + 112)
+                        prefetch_record(groups, <int64_t>(self.leaving[first + i].what >> 16) << 6, 2 * LINE)
                 if not day:
                     error = self._add_to_days(&self.leaving[first + at], n)
                 for i in range(at, at + n):
@@ -591,8 +593,8 @@ cdef class Combiner:
         """Row `i` of the columns; False if a number of it is more than the store takes."""
         cdef Record *record = _leaving_record(groups, row)
         cdef int64_t group = <int64_t>(row.what & 0xFFFF), j, d, meter
-        cdef int64_t k = self.shapes[record.shape].meters, slots = self.slot_starts[record.shape] + group
-        cdef const char *sums = <const char *>record + HEADER
+        cdef uint32_t shape = shape_of(record)
+        cdef int64_t k = self.shapes[shape].meters, slots = self.slot_starts[shape] + group
         cdef i128 quantity, amount, zero = i128_from_int64(0)
         cdef bint fits = True
         for d in range(CODES):
@@ -612,8 +614,8 @@ cdef class Combiner:
             meter = STORE_SLOTS * group + j - 1  # -1 is `requests`
             quantity = amount = zero
             if meter < k:
-                quantity = i128_from_int64(<int64_t>record.events) if meter < 0 else i128_load(sums + 16 * meter)
-                amount = i128_load(sums + 16 * (k + 1 + meter))
+                quantity = i128_from_int64(<int64_t>record.events) if meter < 0 else number_at(record, meter)
+                amount = number_at(record, k + 1 + meter)
                 fits &= fits_store(quantity) and fits_store(amount)
             i128_store(out.quantity[j] + 16 * i, quantity)
             i128_store(out.amount[j] + 16 * i, amount)
@@ -626,7 +628,7 @@ cdef class Combiner:
         cdef int64_t place[BLOCK]
         cdef int64_t i, n = 0
         cdef uint64_t entry = 0
-        cdef int error = groups_reserve(&self.days, count, record_bytes(METERS_MAX))
+        cdef int error = groups_reserve(&self.days, count, record_bytes(METERS_MAX, True))
         if error:
             return error
         for i in range(count):
@@ -642,14 +644,14 @@ cdef class Combiner:
                 prefetch(record_at(&self.days, place[i]))
             else:
                 place[i] = groups_begin(
-                    &self.days, entry, &group[i], record_bytes(self.shapes[group[i].shape].meters)
+                    &self.days, entry, &group[i], record_bytes(self.shapes[group[i].shape].meters, False)
                 )
                 self.days.more_rows += self.shapes[group[i].shape].groups - 1
                 memcpy(record_at(&self.days, place[i]).codes, minute[i].codes, sizeof(minute[i].codes))
         for i in range(n):
-            error |= _add_record(
-                record_at(&self.days, place[i]), minute[i], 2 * self.shapes[group[i].shape].meters + 1
-            )
+            if record_at(&self.days, place[i]).shape & <uint32_t>MOVED:
+                place[i] = groups_find(&self.days, &group[i], &entry)
+            error |= _add_record(&self.days, place[i], minute[i], self.shapes[group[i].shape].meters)
         return error
 
     def block_totals(self):
@@ -665,12 +667,15 @@ cdef class Combiner:
         with nogil:
             while place < self.days.used:
                 record = record_at(&self.days, place)
-                k = self.shapes[record.shape].meters
-                total = self.totals + self.shapes[record.shape].totals
+                shape = shape_of(record)
+                k = self.shapes[shape].meters
+                place += record_bytes(k, record.shape & <uint32_t>WIDE)
+                if record.shape & <uint32_t>MOVED:
+                    continue
+                total = self.totals + self.shapes[shape].totals
                 error |= add_at(total, i128_from_int64(<int64_t>record.events))
                 for j in range(2 * k + 1):
-                    error |= add_at(total + 16 * (j + 1), i128_load(<char *>record + HEADER + 16 * j))
-                place += record_bytes(k)
+                    error |= add_at(total + 16 * (j + 1), number_at(record, j))
         if error:
             raise OverflowError("a 128-bit sum of a block")
         found = []
@@ -702,19 +707,20 @@ cdef inline void _day_of(Record *minute, Group *group) noexcept nogil:
     """The day group that a minute record belongs to: the codes of a block tell its values apart."""
     group.lo = <uint64_t>minute.codes[CUSTOMER] << 32 | <uint32_t>minute.codes[FEATURE]
     group.hi = <uint64_t>minute.codes[REGION] << 32 | <uint32_t>minute.codes[SERVICE_TIER]
-    group.shape = minute.shape
+    group.shape = shape_of(minute)
     group.window = minute.window // MINUTES_PER_DAY
     group.hashed = group_hash(group.lo, group.hi, group.shape, group.window)
 
 
-cdef inline int _add_record(Record *sum, Record *more, int64_t numbers) noexcept nogil:
-    """Adds events, digest and so many 128-bit numbers."""
+cdef inline int _add_record(Groups *groups, int64_t place, Record *more, int64_t meters) noexcept nogil:
+    """Adds events, digest and numbers to the record at a place."""
     cdef int64_t j
+    cdef Record *sum = record_at(groups, place)
     cdef int error = 0
     sum.events += more.events
     u128_store(sum.digest, u128_wrapping_add(u128_load(sum.digest), u128_load(more.digest)))
-    for j in range(numbers):
-        error |= add_at(<char *>sum + HEADER + 16 * j, i128_load(<char *>more + HEADER + 16 * j))
+    for j in range(2 * meters + 1):
+        error |= group_add(groups, &place, meters, j, number_at(more, j))
     return error
 
 

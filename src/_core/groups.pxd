@@ -2,20 +2,23 @@
 # begun, each on cache lines of its own, and an index of them (index.pxd), whose numbers count lines.
 #
 #     record = lo u64 | hi u64 | shape u32 | window u32 | events u64 | digest u128 | codes i32 x 6
-#              | quantity i128 x k | amount i128 x (k + 1), padded to 64 bytes
+#              | quantity x k | amount x (k + 1), padded to 64 bytes
 #
+# The numbers are of 64 bits, with which three meters fit into two lines, until one of them needs more: then the record
+# moves to the end, where they are of 128, and what is left behind is marked. Both marks are bits of `shape`.
 # (lo, hi, shape, window) is what a group is told apart by; its hash nearly always does, so that a probe that misses the
 # cache is followed by no second one: whoever has the place prefetches the record and compares later.
 # Inline functions on a struct, and no class of its own, because these are the hottest calls of combine.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from .hash cimport fmix64
 from .index cimport (
-    Index, index_alike, index_clear, index_close, index_fill, index_home, index_number, index_open, index_reserve,
+    Index, index_alike, index_clear, index_close, index_fill, index_home, index_number, index_open, index_renumber,
+    index_reserve,
 )
-from .int128 cimport i128, i128_add, i128_load, i128_store, prefetch
+from .int128 cimport i128, i128_add, i128_from_int64, i128_load, i128_store, prefetch
 from .memory cimport arena_grow, table_free
 
 cdef enum:
@@ -24,6 +27,8 @@ cdef enum:
     LINE = 64
     FIRST_ENTRIES = 4096
     FIRST_BYTES = 1 << 20
+    MOVED = 1 << 30
+    WIDE = 1 << 31
     ARENA_LINES_MAX = 1 << 30  # 64 GiB
     ERROR_MEMORY = 1
     ERROR_OVERFLOW = 2
@@ -55,8 +60,25 @@ cdef struct Groups:
     int64_t size
 
 
-cdef inline int64_t record_bytes(int64_t meters) noexcept nogil:
-    return (HEADER + 16 * (2 * meters + 1) + LINE - 1) & -LINE
+cdef extern from *:
+    """
+    static inline int tf_add_narrow(char *sum, __int128 value) {
+        int64_t total, more = (int64_t)value;
+        __builtin_memcpy(&total, sum, 8);
+        if (more != value || __builtin_add_overflow(total, more, &total)) return 1;
+        __builtin_memcpy(sum, &total, 8);
+        return 0;
+    }
+    """
+    bint does_not_fit "tf_add_narrow"(char *sum, i128 value) nogil  # else it has been added
+
+
+cdef inline int64_t record_bytes(int64_t meters, bint wide) noexcept nogil:
+    return (HEADER + (16 if wide else 8) * (2 * meters + 1) + LINE - 1) & -LINE
+
+
+cdef inline uint32_t shape_of(Record *record) noexcept nogil:
+    return record.shape & <uint32_t>(MOVED - 1)
 
 
 cdef inline Record *record_at(Groups *groups, int64_t place) noexcept nogil:
@@ -64,11 +86,21 @@ cdef inline Record *record_at(Groups *groups, int64_t place) noexcept nogil:
 
 
 cdef inline void prefetch_record(Groups *groups, int64_t place, int64_t bytes_each) noexcept nogil:
-    """The first three lines of a record: all of it up to three meters."""
+    """The first three lines of a record: all of it up to three meters, or seven of 64 bits."""
     prefetch(groups.records + place)
     prefetch(groups.records + place + LINE)
     if bytes_each > 2 * LINE:
         prefetch(groups.records + place + 2 * LINE)
+
+
+cdef inline i128 number_at(const Record *record, int64_t n) noexcept nogil:
+    """A number of a record: quantities first, then amounts."""
+    cdef const char *numbers = <const char *>record + HEADER
+    cdef int64_t narrow
+    if record.shape & <uint32_t>WIDE:
+        return i128_load(numbers + 16 * n)
+    memcpy(&narrow, numbers + 8 * n, 8)
+    return i128_from_int64(narrow)
 
 
 cdef inline int add_at(char *sum, i128 value) noexcept nogil:
@@ -86,7 +118,7 @@ cdef inline uint64_t group_hash(uint64_t lo, uint64_t hi, uint32_t shape, uint32
 cdef inline bint is_of(Record *record, Group *group) noexcept nogil:
     return (
         record.lo == group.lo and record.hi == group.hi
-        and record.shape == group.shape and record.window == group.window
+        and record.shape & ~<uint32_t>WIDE == group.shape and record.window == group.window
     )
 
 
@@ -144,11 +176,12 @@ cdef inline int64_t groups_find(Groups *groups, Group *group, uint64_t *entry) n
 
 
 cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each) noexcept nogil:
-    """Makes room for so many more groups of at most so many bytes each. Entries and records may move."""
+    """Makes room for so many more groups of at most so many bytes each, and for as many to become wide. Entries and
+    records may move."""
     cdef char *records
     if index_reserve(&groups.index, more):
         return ERROR_MEMORY
-    while groups.used + more * bytes_each > groups.size:
+    while groups.used + 2 * more * bytes_each > groups.size:
         if 2 * groups.size // LINE > <int64_t>ARENA_LINES_MAX:
             return ERROR_MEMORY
         records = <char *>arena_grow(groups.records, groups.size, groups.size * 2)
@@ -174,3 +207,34 @@ cdef inline int64_t groups_begin(Groups *groups, uint64_t entry, Group *group, i
     groups.first_window = min(groups.first_window, group.window)
     groups.last_window = max(groups.last_window, group.window)
     return place
+
+
+cdef inline int group_add(Groups *groups, int64_t *place, int64_t meters, int64_t n, i128 value) noexcept nogil:
+    """Adds to the n-th number of a record, whose place changes if it becomes wide. Room must have been reserved."""
+    cdef Record *record = record_at(groups, place[0])
+    if not record.shape & <uint32_t>WIDE:
+        if not does_not_fit(<char *>record + HEADER + 8 * n, value):
+            return 0
+        place[0] = group_widen(groups, place[0], meters)
+        record = record_at(groups, place[0])
+    return add_at(<char *>record + HEADER + 16 * n, value)
+
+
+cdef inline int64_t group_widen(Groups *groups, int64_t place, int64_t meters) noexcept nogil:
+    """Moves a record to the end, with numbers of 128 bits; returns its place."""
+    cdef int64_t wide_place = groups.used, n
+    cdef Record *record = record_at(groups, place)
+    cdef Record *wide = record_at(groups, wide_place)
+    cdef uint64_t hashed = group_hash(record.lo, record.hi, record.shape, record.window)
+    cdef uint64_t at = index_home(&groups.index, hashed)
+    memset(wide, 0, record_bytes(meters, True))
+    memcpy(wide, record, HEADER)
+    wide.shape |= <uint32_t>WIDE
+    for n in range(2 * meters + 1):
+        i128_store(<char *>wide + HEADER + 16 * n, number_at(record, n))
+    while <int64_t>index_number(groups.index.entries[at]) * LINE != place:
+        at = (at + 1) & groups.index.mask
+    index_renumber(&groups.index, at, wide_place // LINE)
+    record.shape |= <uint32_t>MOVED
+    groups.used += record_bytes(meters, True)
+    return wide_place

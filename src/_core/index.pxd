@@ -65,6 +65,11 @@ cdef inline void index_fill(Index *index, uint64_t place, uint64_t hashed, uint6
     index.used += 1
 
 
+cdef inline void index_renumber(Index *index, uint64_t place, uint64_t number) noexcept nogil:
+    """What an entry stands for has another number now."""
+    index.entries[place] = index.entries[place] & ~<uint64_t><uint32_t>-1 | (number + 1)
+
+
 cdef inline int index_reserve(Index *index, uint64_t more) noexcept nogil:
     """Makes room for so many more; entries may move. -1: no memory."""
     while (index.used + more) * 3 > (index.mask + 1) * 2:
