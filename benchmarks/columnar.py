@@ -3,8 +3,8 @@ run.
 
 Both remove duplicates by id, charge exactly, roll up by minute, and leave that committed on disk: DuckDB one table in
 a database file, Tallyflow minute and day rollups, keys, balance, recovery state and fingerprints, published and
-checked. Anomalies are not looked for, which DuckDB does not either. The runs are interleaved, and the figure is the
-ratio of the medians.
+checked. Two runs of Tallyflow: one that looks for anomalies besides, as it does by default, and one that does not, as
+DuckDB does not. All runs are interleaved, and the figures are ratios of the medians.
 
     python benchmarks/columnar.py [--events 10000000 --events 30000000] [--repeat 3] [--data FOLDER]
 
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,12 +152,12 @@ def price_file() -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_tallyflow(events: Path, folder: Path, epoch: str) -> Run:
+def run_tallyflow(events: Path, folder: Path, epoch: str, *, anomalies: bool) -> Run:
     (folder / "prices.yaml").write_text(price_file())
     config = folder / "config.yaml"
     config.write_text(
         f"source: {{kind: files, path: {events}}}\nprices: prices.yaml\nstore: chdb:store\nstate_dir: state\n"
-        f"dedup: {{horizon: unbounded}}\nepoch: {epoch}\nanomalies: {{enabled: false}}\n"
+        f"dedup: {{horizon: unbounded}}\nepoch: {epoch}\nanomalies: {{enabled: {str(anomalies).lower()}}}\n"
     )
     command = [sys.executable, "-m", "flow"]
     seconds, cpu, resident, _ = measured([*command, "run", str(config)], folder)
@@ -188,17 +189,17 @@ def compare(count: int, minutes: int, options: argparse.Namespace) -> dict[str, 
         events = (options.data or Path(scratch)) / f"events-{count}-{minutes}.parquet"
         if not events.exists():
             write_events(events, count, minutes)
-        runs: dict[str, list[Run]] = {"DuckDB, 1 thread": [], "Tallyflow, 1 worker": []}
+        sides: dict[str, Callable[[Path], Run]] = {
+            "DuckDB, 1 thread": lambda folder: run_duckdb(events, folder),
+            "Tallyflow, 1 worker": lambda folder: run_tallyflow(events, folder, options.epoch, anomalies=False),
+            "with anomalies": lambda folder: run_tallyflow(events, folder, options.epoch, anomalies=True),
+        }
+        runs: dict[str, list[Run]] = {side: [] for side in sides}
         for number in range(options.repeat):
-            for side, several in runs.items():
-                folder = Path(scratch) / f"{number}-{side.split(',')[0]}"
+            for side, run in sides.items():
+                folder = Path(scratch) / f"{number}-{side.split(',')[0].replace(' ', '-')}"
                 folder.mkdir()
-                run = (
-                    run_duckdb(events, folder)
-                    if side.startswith("Duck")
-                    else run_tallyflow(events, folder, options.epoch)
-                )
-                several.append(run)
+                runs[side].append(run(folder))
                 shutil.rmtree(folder)
     answers = {(run.events, run.amount_femto) for several in runs.values() for run in several}
     if len(answers) != 1:
