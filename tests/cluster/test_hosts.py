@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.e2e.harness import Pipeline, make_events, truth
+from tests.e2e.harness import Pipeline, copy_empty_store, make_events, truth
 from tests.faults.http_front import FrontProcess
 
 from flow.cluster.hosts import Gate, Hosts, follow, identity
@@ -147,7 +147,7 @@ def network() -> Iterator[Network]:
 
 
 def test_row_33_two_hosts_of_which_one_is_killed_and_then_cut_off(tmp_path: Path, network: Network) -> None:
-    front = FrontProcess(tmp_path / "server", Network.STORE, network.prefix("s"))
+    front = FrontProcess(copy_empty_store(tmp_path / "server"), Network.STORE, network.prefix("s"))
     pipeline = Pipeline(tmp_path / "pipeline", settings={"store": front.url, **SETTINGS})
     write(pipeline)
     addresses = [f"{network.address(name, 'ab')}:2101" for name in "ab"]

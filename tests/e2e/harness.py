@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,14 @@ import pytest
 import yaml
 from pyarrow import ipc
 
-from flow.config import Config, load_config
+from flow.config import Config, Store, load_config
 from flow.errors import TallyflowError
 from flow.oracle.rollup import GRAINS, Key, Rates, Rollup
 from flow.prices.book import parse_price_book
 from flow.run import Outcome, open_store, run
 from flow.schema import DIMENSIONS
+from flow.store import connect, migrate
+from flow.store.client import release_engine
 from flow.store.queries.view_rows import CustomerRange, view_rows
 
 Event = dict[str, Any]
@@ -151,6 +156,22 @@ def truth(events: Iterable[Event], prices: str = PRICES) -> Views:
     }
 
 
+@cache
+def _empty_store() -> tempfile.TemporaryDirectory[str]:
+    """A store that `migrate` has made, once a test process: it takes as long as a small run."""
+    folder = tempfile.TemporaryDirectory(prefix="tallyflow-empty-store-")
+    with connect(Store(kind="chdb", path=Path(folder.name))) as client:
+        migrate(client)
+    release_engine()
+    return folder
+
+
+def copy_empty_store(path: Path) -> Path:
+    """Makes a store whose tables are empty. That a run makes the tables of a store is shown in unit/test_store.py,
+    and where a store is a server."""
+    return Path(shutil.copytree(_empty_store().name, path, symlinks=True))
+
+
 @dataclass
 class Pipeline:
     """A config with its state, store and ledger, all in one folder."""
@@ -187,6 +208,9 @@ class Pipeline:
         return load_config(self.config_path)
 
     def _write_config(self) -> None:
+        store = self.folder / "store"
+        if self.settings["store"] == "chdb:store" and not (self.config_path.exists() or store.exists()):
+            copy_empty_store(store)
         (self.folder / "prices.yaml").write_text(self.prices)
         self.config_path.write_text(yaml.safe_dump(self.settings))
 
@@ -199,6 +223,7 @@ class Pipeline:
         self._write_config()
         last = [str(self.config_path)] if arguments[0] == "run" else ["-c", str(self.config_path)]
         environment = os.environ | {"COLUMNS": "200", "PYTHONFAULTHANDLER": ""}
+        release_engine()
         return subprocess.Popen(
             [sys.executable, "-m", "flow", *arguments, *last],
             stdout=subprocess.PIPE,

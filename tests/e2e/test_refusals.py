@@ -13,6 +13,7 @@ import pytest
 
 from flow.errors import StateError, TallyflowError
 from flow.generate import Synthetic, expected, prices_yaml
+from flow.store.client import release_engine
 
 from .harness import Pipeline, assert_refused, balance, make_events, refusal, truth
 
@@ -39,6 +40,7 @@ def test_a_store_that_another_process_has_open(pipeline: Pipeline) -> None:
     code += "client = flow.run.open_store(flow.config.load_config(pathlib.Path(sys.argv[1])))\n"
     code += "print(flush=True); sys.stdin.read()"
     arguments = [sys.executable, "-c", code, str(pipeline.config_path)]
+    release_engine()
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None and other.stdout is not None
         other.stdout.readline()
@@ -58,10 +60,12 @@ def test_a_store_and_a_state_directory_that_do_not_belong_together(pipeline: Pip
         pipeline.run(state_dir="other")
     assert refused.value.exit_code == 2
     # An emptied store would silently lack everything before.
+    release_engine()
     shutil.move(pipeline.folder / "store", pipeline.folder / "kept")
     with pytest.raises(TallyflowError, match="was the store emptied or replaced") as refused:
         pipeline.run(state_dir="state")
     assert refused.value.exit_code == 2
+    release_engine()
     shutil.rmtree(pipeline.folder / "store")
     shutil.move(pipeline.folder / "kept", pipeline.folder / "store")
     assert pipeline.run().read == 0

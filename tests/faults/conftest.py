@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.harness import Pipeline
+from tests.e2e.harness import Pipeline, copy_empty_store
 
 from .http_front import FrontProcess
 
@@ -17,6 +17,6 @@ def pipeline(tmp_path: Path) -> Pipeline:
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[FrontProcess]:
     """A store over HTTP, empty."""
-    front = FrontProcess(tmp_path / "server")
+    front = FrontProcess(copy_empty_store(tmp_path / "server"))
     yield front
     front.close()

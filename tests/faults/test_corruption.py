@@ -10,8 +10,9 @@ from tests.e2e.harness import Pipeline, balance
 
 from flow.errors import StateError, TallyflowError
 from flow.generate import Synthetic, expected, expected_quantities
+from flow.store.client import release_engine
 
-from .test_crash_points import CRASHED, SPEC, crash, make_pipeline
+from .test_crash_points import CRASHED, SPEC, THE_REST, crash, make_pipeline
 
 Damage = Callable[[bytes], bytes]
 KINDS = {
@@ -48,7 +49,7 @@ def assert_exact(pipeline: Pipeline) -> None:
     spec = Synthetic(**SPEC)
     truth = expected(spec)
     counts = balance(accepted=truth.accepted, duplicate=truth.duplicate, rejected=truth.rejected)
-    assert pipeline.run().balance == counts
+    assert pipeline.run(**THE_REST).balance == counts
     sums = dict(pipeline.rows("SELECT meter, sum(quantity) FROM usage_by_minute GROUP BY meter"))
     assert sums == expected_quantities(spec) | {"requests": truth.accepted}
 
@@ -106,6 +107,7 @@ def test_row_24_a_damaged_recovery_store_is_named_or_does_not_matter(pipeline: P
                 assert str(pipeline.folder / "state") in str(stopped), stopped
                 assert "\n" not in str(stopped)
                 named += 1
+            release_engine()
             shutil.rmtree(pipeline.folder)
             shutil.copytree(crashed.folder, pipeline.folder, symlinks=True)
     assert named > 0

@@ -25,6 +25,8 @@ from flow.state.ledger import ledger_files, unsealed_files
 
 SPEC = {"events": 20_000, "customers": 20, "retimed_ppm": 0, "conflicting_ppm": 0, "seed": 11}
 CRASHED = 137
+THE_REST = {"epoch": "5s", "limits": {"batch_rows": 4000}}
+"""How a run goes on that is not to be ended at some point: in few epochs."""
 
 
 def make_pipeline(folder: Path) -> Pipeline:
@@ -76,7 +78,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Dump:
 
 
 def assert_goes_on_exactly(pipeline: Pipeline, undisturbed: Dump) -> None:
-    pipeline.run()
+    pipeline.run(**THE_REST)
     found = dump(pipeline)
     assert found.balance == undisturbed.balance
     assert found.rejected == undisturbed.rejected

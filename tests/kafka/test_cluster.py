@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.harness import copy_empty_store
 from tests.faults.http_front import FrontProcess
 
 from flow.config import load_config
@@ -73,7 +74,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, tansu: Broker) -> Iterator[tuple[Cluster, str]]:
-    front = FrontProcess(tmp_path / "server")
+    front = FrontProcess(copy_empty_store(tmp_path / "server"))
     topic = tansu.topic(3)
     cluster = Cluster(tmp_path, front.url, tansu, topic)
     yield cluster, topic

@@ -1,7 +1,4 @@
-"""Fixtures for tests that need a store: an embedded one, a database of its own for every test.
-
-A process can hold one embedded store at a time, so it is opened for each test and closed after it.
-"""
+"""Fixtures for tests that need a store: an embedded one, whose tables are emptied behind every test."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -17,6 +14,7 @@ from flow.store import StoreClient, connect, insert_arrow_file, migrate
 from flow.store.tables import TABLES
 
 _databases = count()
+_tokens = count()
 WriteRows = Callable[..., Path]
 
 
@@ -26,18 +24,39 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(store_path: Path) -> Store:
+def new_store(store_path: Path) -> Store:
     """A store whose database does not exist yet."""
     return Store(kind="chdb", path=store_path, database=f"test_{next(_databases)}")
+
+
+@pytest.fixture
+def new_client(new_store: Store) -> Iterator[StoreClient]:
+    """A connection to tables of its own, which may be changed."""
+    with connect(new_store) as client:
+        migrate(client)
+        yield client
+        client.command(f"DROP DATABASE {new_store.database}")
+
+
+@pytest.fixture(scope="session")
+def store(store_path: Path) -> Store:
+    """A store with the tables that tests share."""
+    store = Store(kind="chdb", path=store_path)
+    with connect(store) as client:
+        migrate(client)
+    return store
 
 
 @pytest.fixture
 def client(store: Store) -> Iterator[StoreClient]:
     """A connection to empty tables."""
     with connect(store) as client:
-        migrate(client)
+        client.use_database()
         yield client
-        client.command(f"DROP DATABASE {store.database}")
+        filled = "SELECT name FROM system.tables WHERE database = {d:String} AND total_rows > 0"
+        for (name,) in client.rows(filled, {"d": store.database}):
+            if name != "schema_version":
+                client.command(f"TRUNCATE TABLE {store.database}.{name}")
 
 
 @pytest.fixture
@@ -59,11 +78,10 @@ def write_rows(tmp_path: Path) -> WriteRows:
 @pytest.fixture
 def insert_rows(client: StoreClient, write_rows: WriteRows) -> Callable[[str, Sequence[dict[str, Any]]], None]:
     """insert_rows(table, rows): one block, with a token of its own."""
-    tokens = count()
 
     def insert(table: str, rows: Sequence[dict[str, Any]]) -> None:
         path = write_rows(table, rows)
-        insert_arrow_file(client, table, TABLES[table].names, path, f"test-{next(tokens)}")
+        insert_arrow_file(client, table, TABLES[table].names, path, f"test-{next(_tokens)}")
 
     return insert
 

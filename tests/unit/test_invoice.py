@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -18,14 +18,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from flow.cli.invoice import invoice as invoice_command
-from flow.config import Store
 from flow.errors import ConfigError, StoreError
 from flow.rounding import div_half_even
 from flow.statements.invoice import Invoice, Item, _Tree, make_invoice, parse_levels, parse_period
 from flow.statements.render import as_csv, as_json, print_table, printable
-from flow.store import StoreClient, connect, insert_arrow_file, migrate
+from flow.store import StoreClient
 from flow.store.queries.usage_of_customer import Usage
-from flow.store.tables import TABLES
 
 Insert = Callable[[str, list[dict[str, Any]]], None]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -318,19 +316,12 @@ def test_names_from_events_cannot_drive_a_terminal() -> None:
 
 
 @pytest.fixture
-def config(store_path: Path, write_rows: Callable[..., Path], tmp_path: Path) -> Iterator[Path]:
-    """A config file whose store holds acme's usage, in the database that every embedded store has."""
-    store = Store(kind="chdb", path=store_path)
-    with connect(store) as client:
-        migrate(client)
-        for table, rows in (("rollup_minute", MINUTES), ("rollup_day", days(MINUTES))):
-            insert_arrow_file(client, table, TABLES[table].names, write_rows(table, rows), f"cli-{tmp_path}")
+def config(store_path: Path, acme: StoreClient, tmp_path: Path) -> Path:
+    """A config file whose store holds acme's usage."""
     (tmp_path / "prices.yaml").write_text("currency: USD\nprices: []\n")
     path = tmp_path / "config.yaml"
     path.write_text(f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: state\n")
-    yield path
-    with connect(store) as client:
-        client.command("DROP DATABASE tallyflow")
+    return path
 
 
 def test_the_command(config: Path) -> None:

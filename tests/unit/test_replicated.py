@@ -25,18 +25,20 @@ STATEMENTS = [_VERSION_TABLE.strip(), *(one for version in sorted(_steps()) for 
 
 
 @pytest.fixture
-def front(store: Store) -> Iterator[Front]:
-    with connect(store) as engine, Front(engine) as front:
+def front(new_store: Store) -> Iterator[Front]:
+    with connect(new_store) as engine, Front(engine) as front:
         yield front
-        engine.command(f"DROP DATABASE IF EXISTS {store.database}")
+        engine.command(f"DROP DATABASE IF EXISTS {new_store.database}")
 
 
 @pytest.fixture
-def server(front: Front, store: Store) -> Connect:
+def server(front: Front, new_store: Store) -> Connect:
     """A connection to the front; by default as to a server of a cluster."""
 
     def connect_to(cluster: str | None = CLUSTER, *, readonly: bool = False) -> StoreClient:
-        remote = Store(kind="clickhouse", host="127.0.0.1", port=front.port, database=store.database, cluster=cluster)
+        remote = Store(
+            kind="clickhouse", host="127.0.0.1", port=front.port, database=new_store.database, cluster=cluster
+        )
         return connect(remote, readonly=readonly)
 
     return connect_to
@@ -186,12 +188,12 @@ def test_a_server_that_can_do_all_passes(server: Connect) -> None:
             assert server_version(client) >= VERSION_TESTED
 
 
-def test_what_a_server_lacks_is_named(server: Connect, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_server_lacks_is_named(server: Connect, new_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with server() as client, monkeypatch.context() as patch:
         patch.setitem(CLUSTER_SETTINGS, "insert_dozen", "1")
         with pytest.raises(StoreError, match=r"not know insert_dozen, on which .*; upgrade ClickHouse to 26\.9"):
             check_server(client)
-    with connect(store) as reader:
+    with connect(new_store) as reader:
         reader.native.set_client_setting("readonly", "2")  # a user that may only read
         with pytest.raises(StoreError, match=r"no privilege INSERT ON `test_\d+`\.\*, CREATE .*; GRANT INSERT ON"):
             check_server(reader)

@@ -42,46 +42,46 @@ def events(client: StoreClient) -> int:
 # ---- Tables ------------------------------------------------------------------------------------
 
 
-def test_migrating_twice_changes_nothing(client: StoreClient) -> None:
-    before = client.rows(
+def test_migrating_twice_changes_nothing(new_client: StoreClient) -> None:
+    before = new_client.rows(
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
-    migrate(client)
-    assert client.rows("SELECT version FROM schema_version") == [(max(_steps()),)]
-    after = client.rows(
+    migrate(new_client)
+    assert new_client.rows("SELECT version FROM schema_version") == [(max(_steps()),)]
+    after = new_client.rows(
         "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
     )
     assert before == after
 
 
-def test_a_migration_that_was_cut_short_is_run_again(client: StoreClient) -> None:
-    client.command("TRUNCATE TABLE schema_version")
-    client.command("DROP VIEW usage_by_week")
-    migrate(client)
-    assert client.rows("SELECT count() FROM usage_by_week") == [(0,)]
+def test_a_migration_that_was_cut_short_is_run_again(new_client: StoreClient) -> None:
+    new_client.command("TRUNCATE TABLE schema_version")
+    new_client.command("DROP VIEW usage_by_week")
+    migrate(new_client)
+    assert new_client.rows("SELECT count() FROM usage_by_week") == [(0,)]
 
 
-def test_tables_of_a_newer_version_are_left_alone(client: StoreClient) -> None:
-    client.command("INSERT INTO schema_version (version) VALUES (999)")
+def test_tables_of_a_newer_version_are_left_alone(new_client: StoreClient) -> None:
+    new_client.command("INSERT INTO schema_version (version) VALUES (999)")
     for start in (migrate, check_schema):
         with pytest.raises(RefusedStart, match=r"version 999, made by a newer Tallyflow.*upgrade it"):
-            start(client)
+            start(new_client)
 
 
-def test_tables_of_an_older_version_cannot_be_read(client: StoreClient) -> None:
-    client.command("TRUNCATE TABLE schema_version")
-    client.command("INSERT INTO schema_version (version) VALUES (1)")
+def test_tables_of_an_older_version_cannot_be_read(new_client: StoreClient) -> None:
+    new_client.command("TRUNCATE TABLE schema_version")
+    new_client.command("INSERT INTO schema_version (version) VALUES (1)")
     with pytest.raises(StoreError, match="`tallyflow run` upgrades them"):
-        check_schema(client)
+        check_schema(new_client)
 
 
-def test_reading_makes_no_tables_and_no_folders(store: Store, tmp_path: Path) -> None:
-    with connect(store) as writer, connect(store, readonly=True) as reader:
+def test_reading_makes_no_tables_and_no_folders(new_store: Store, tmp_path: Path) -> None:
+    with connect(new_store) as writer, connect(new_store, readonly=True) as reader:
         with pytest.raises(StoreError, match="holds no Tallyflow tables yet; run `tallyflow run` first"):
             check_schema(reader)
-        assert writer.rows("SELECT count() FROM system.databases WHERE name = {d:String}", {"d": store.database}) == [
-            (0,)
-        ]
+        assert writer.rows(
+            "SELECT count() FROM system.databases WHERE name = {d:String}", {"d": new_store.database}
+        ) == [(0,)]
     absent = Store(kind="chdb", path=tmp_path / "absent")
     with pytest.raises(StoreError, match="holds no Tallyflow tables yet"):
         connect(absent, readonly=True)
@@ -374,8 +374,7 @@ def test_queries_that_do_not(query: str) -> None:
         check_query(query)
 
 
-def test_the_sql_command(store_path: Path, tmp_path: Path) -> None:
-    store = Store(kind="chdb", path=store_path)
+def test_the_sql_command(client: StoreClient, store_path: Path, tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text("currency: USD\nprices: []\n")
     config = tmp_path / "config.yaml"
     config.write_text(f"source: {{kind: synthetic}}\nprices: prices.yaml\nstore: chdb://{store_path}\nstate_dir: s\n")
@@ -385,8 +384,6 @@ def test_the_sql_command(store_path: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         return CliRunner().invoke(app, [*arguments, "-c", str(config)], catch_exceptions=False).stdout
 
-    with connect(store) as client:
-        migrate(client)
     assert json.loads(run("SELECT count() AS n FROM usage_by_day", "--format", "json")) == [{"n": 0}]
     assert run("SELECT 1 AS x, 'é' AS y", "--format", "csv") == "x,y\n1,é\n"
     assert run("SELECT number FROM numbers(1001)").count("\n") == 1001
@@ -397,8 +394,6 @@ def test_the_sql_command(store_path: Path, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=message) as caught:
             run(wrong)
         assert "\n" not in str(caught.value)
-    with connect(store) as client:
-        client.command("DROP DATABASE tallyflow")
 
 
 # ---- A server over HTTP ------------------------------------------------------------------------

@@ -111,8 +111,8 @@ _CODE_READONLY = 164
 _CODE_NOT_OUR_TURN = 286
 _TURN_WAIT_S = 5
 """How long an insert waits for those of other processes into the same replicated table, before that is a trouble."""
-_keeping: list[Any] | None = None
-"""A connection of `engine_kept` that nobody uses; None outside of it."""
+_keeping: list[tuple[Path, Any]] | None = None
+"""The store and a connection of `engine_kept` that nobody uses; None outside of it."""
 _CONNECT_TIMEOUT_S = 10
 _ANSWER_TIMEOUT_S = 300
 
@@ -272,14 +272,21 @@ def connect(store: Store, *, readonly: bool = False, threads: int | None = None)
 @contextmanager
 def engine_kept() -> Iterator[None]:
     """While inside, an embedded engine that was started stays up between connections: a start takes a tenth of
-    a second, and a run connects four times."""
+    a second, and a run connects four times. It stops when another store is opened, or by `release_engine`."""
     global _keeping
     before, _keeping = _keeping, []
     try:
         yield
     finally:
-        kept, _keeping = _keeping, before
-        for native in kept:
+        release_engine()
+        _keeping = before
+
+
+def release_engine() -> None:
+    """Stops an engine that only `engine_kept` keeps up: another process may open the store now."""
+    while _keeping:
+        _, native = _keeping.pop()
+        with _ENGINE:
             native.close()
 
 
@@ -356,10 +363,12 @@ def _connect_embedded(store: Store, readonly: bool) -> StoreClient:
     def start() -> Any:
         return clickhouse_connect.get_client(interface="chdb", path=str(path), chdb_options=dict(ENGINE_OPTIONS))
 
+    if _keeping and _keeping[0][0] != path:
+        release_engine()
     try:
         native = start()
         if _keeping is not None and not _keeping:
-            _keeping.append(start())
+            _keeping.append((path, start()))
     except Exception as error:
         raise _open_error(error, path, label) from error
     return StoreClient(native, label, store.database, embedded=True)
