@@ -28,12 +28,12 @@ cdef extern from *:
     static inline int tf_is_zero(__int128 value) { return value == 0; }
     /* Adds amount / per, rounded down, to *whole, and what is left, times weight, to *rest, which stays below `one`. */
     static inline int tf_add_parts(
-        __int128 amount, int64_t per, unsigned __int128 weight, unsigned __int128 one,
-        __int128 *whole, unsigned __int128 *rest
+        __int128 amount, int64_t per, __int128 weight, __int128 one,
+        __int128 *whole, __int128 *rest
     ) {
         __int128 quotient = amount / per, left = amount % per;
         if (left < 0) { left += per; quotient -= 1; }
-        *rest += (unsigned __int128)left * weight;
+        *rest += left * weight;
         if (*rest >= one) { *rest -= one; quotient += 1; }
         return __builtin_add_overflow(*whole, quotient, whole);
     }
