@@ -1,10 +1,10 @@
 """Which checks of a rule book each event fails: one bit a check, 64 checks at once, a batch at a time.
 
-A check concerns an event by its texts (source and dimensions), by its time and by its quantities. What texts have to do
-with it is decided once for each value of a dictionary: a mask of the checks that concern events with that value. A check
-that no value of some column lets hold is left out for the batch, and a column of which all values let all others hold is
-not read. Then quantities are looked at, 512 rows at a time: rows that may fail are marked. Only where a row is marked, or
-a text or time alone can fail, the masks of an event's values are and-ed, and what is left is asked exactly.
+A check concerns an event by its texts (source and dimensions), by its time and by its quantities. What texts have to
+do with it is decided once for each value of a dictionary: a mask of the checks that concern events with that value. A
+check that no value of some column lets hold is left out for the batch, and a column of which all values let all others
+hold is not read. Then quantities are looked at, 512 rows at a time: rows that may fail are marked. Only where a row is
+marked, or a text or time alone can fail, the masks of an event's values are and-ed, and what is left is asked exactly.
 
 Memory: a ValueTable is an open-addressing table of 32-byte slots, at most 3/4 full, and the texts: 43 to 86 bytes and
 the text for each value that a book names. A CheckTable has 32 bytes a check. Neither changes once it is made, so that

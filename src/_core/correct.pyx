@@ -1,9 +1,10 @@
-"""Correction deltas: by how much usage costs more or less than before, and what deltas add up to by customer and window.
+"""Correction deltas: by how much usage costs more or less than before, and what deltas add up to by customer and
+window.
 
 Rows of a rollup come in the store's order, so those of a customer's window stand together. What they add up to is a few
-sums, one for each name of a meter, which stay in the cache; they leave when the next window begins. A meter may be there
-under several names, one for each denominator of its amounts: they leave as one row, in whole 10^-15 currency units
-rounded down and a rest in 10^-15 / per_of_all, which every denominator divides.
+sums, one for each name of a meter, which stay in the cache; they leave when the next window begins. A meter may be
+there under several names, one for each denominator of its amounts: they leave as one row, in whole 10^-15 currency
+units rounded down and a rest in 10^-15 / per_of_all, which every denominator divides.
 
 Cost: about 3 ns an item that is compared, and 50 ns a row that is added, with three slots that leave as a row each.
 Proved by: tests/unit/test_correct.py against flow/oracle/rating.py.
@@ -28,13 +29,13 @@ cdef extern from *:
     static inline int tf_is_zero(__int128 value) { return value == 0; }
     /* Adds amount / per, rounded down, to *whole, and what is left, times weight, to *rest, which stays below `one`. */
     static inline int tf_add_parts(
-        __int128 amount, int64_t per, __int128 weight, __int128 one,
-        __int128 *whole, __int128 *rest
+        __int128 amount, int64_t per, unsigned __int128 weight, unsigned __int128 one, __int128 *whole, __int128 *rest
     ) {
         __int128 quotient = amount / per, left = amount % per;
         if (left < 0) { left += per; quotient -= 1; }
-        *rest += left * weight;
-        if (*rest >= one) { *rest -= one; quotient += 1; }
+        unsigned __int128 more = (unsigned __int128)*rest + (unsigned __int128)left * weight;
+        if (more >= one) { more -= one; quotient += 1; }
+        *rest = (__int128)more;
         return __builtin_add_overflow(*whole, quotient, whole);
     }
     """

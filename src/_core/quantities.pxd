@@ -1,7 +1,7 @@
 # What the quantities of events have to do with checks: bounds, sums and speeds, of 512 rows at a time.
 #
-# Most events pass, and most batches have the same meters in each row. So it is asked first, and without a branch, whether
-# there is any row that may fail; only such rows are looked at one by one.
+# Most events pass, and most batches have the same meters in each row. So it is asked first, and without a branch,
+# whether there is any row that may fail; only such rows are looked at one by one.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -39,8 +39,8 @@ cdef extern from *:
         if (uneven || width == 0) return 0;
         return memcmp(meters, meters + width, sizeof(*meters) * (size_t)width * (rows - 1)) == 0 ? width : 0;
     }
-    /* Whether a quantity is outside of the bounds of its meter. Nothing here is negative, so that a difference is where it
-       should not be; `width`: of even rows, which are read a meter after the other. */
+    /* Whether a quantity is outside of the bounds of its meter. Nothing here is negative, so that a difference is where
+       it should not be; `width`: of even rows, which are read a meter after the other. */
     static int tf_outside(const struct tf_meter *restrict of, const int32_t *restrict meters,
                           const int64_t *restrict quantities, int64_t items, int64_t width) {
         int64_t outside = 0;

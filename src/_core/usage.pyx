@@ -110,7 +110,8 @@ cdef extern from *:
             int skipped = hour < of->least_hour;
             if (at >= 0 && at < of->limits_count) skipped |= of->hashes[customer] >= of->limits[at];
             hours[n] = skipped ? -1 : hour;
-            keys[n] = (uint64_t)of->customer_numbers[customer] << 32 | (uint64_t)of->model_numbers[of->models[row]] << 6;
+            uint64_t model = of->model_numbers[of->models[row]];
+            keys[n] = (uint64_t)of->customer_numbers[customer] << 32 | model << 6;
             if (!skipped) __builtin_prefetch(cells + (tf_cell_hash(hour, keys[n]) & mask), 1);
         }
         for (int64_t n = 0; n < rows; n++) {
