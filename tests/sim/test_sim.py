@@ -8,13 +8,15 @@ from . import simulate
 
 SEEDS = int(os.environ.get("TALLYFLOW_SIM_SEEDS", "200"))
 FIRST = int(os.environ.get("TALLYFLOW_SIM_FROM", "0"))
+_TOLD = 25
+"""The first seeds, which the last test simulates: it has to see what they tell."""
 _RUN = 30
 """Seeds a test: enough that starting one costs nothing, few enough to share them out between processes."""
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, _RUN))
 def test_every_seed_is_exact(first: int) -> None:
-    for seed in range(first, min(first + _RUN, FIRST + SEEDS)):
+    for seed in range(max(first, _TOLD), min(first + _RUN, FIRST + SEEDS)):
         simulate(seed)
 
 
@@ -24,8 +26,8 @@ def test_a_seed_always_tells_the_same_story() -> None:
 
 
 def test_the_seeds_meet_what_they_are_for() -> None:
-    """Given the first seeds, together they crash, lose power and see every outcome of an event."""
-    worlds = [simulate(seed) for seed in range(25)]
+    """Given the first seeds, each one exact, together they crash, lose power and see every outcome of an event."""
+    worlds = [simulate(seed) for seed in range(_TOLD)]
     told = "\n".join(line for world in worlds for line in world.trace)
     for fault in (
         "CRASH at disk.",

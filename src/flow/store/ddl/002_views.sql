@@ -12,6 +12,8 @@
 -- Int128 or Decimal(38, 15) would wrap, and so would CAST to Int128. A digest alone wraps, by definition.
 -- A filter on customer or window_start reaches the primary key through step 1, since both are grouping
 -- columns there. CAST, and not toDateTime(), turns a Date into a DateTime: the index sees through CAST only.
+-- The six say the same for other columns, and are written out: a view cannot be given the columns that it groups by, and
+-- one upon a finer one would add up twice. tests/unit/test_views.py holds all of them to plain Python.
 
 CREATE OR REPLACE VIEW exact_usage_by_minute AS
 WITH
