@@ -43,7 +43,10 @@ class Ring:
     """Levels of the last 24 hours in which there was something."""
 
     levels: list[int] = field(default_factory=list)
-    out: bool = False
+    out: int = 0
+    """Hours that an episode goes on for."""
+    peak: int = 0
+    """The highest ever, in 24ths of a level, of which it loses one an hour."""
 
     @property
     def full(self) -> bool:
@@ -59,11 +62,17 @@ class Ring:
 
     def above(self, seen: int, steps: int, peak_steps: int, judged: bool) -> bool:
         """Whether to tell of it; learns it."""
-        high = max(self.median + steps, max(self.levels, default=-1) + peak_steps)
+        high = max(self.median + steps, max(self.levels, default=-1) + peak_steps, self.peak // RING)
         beyond = self.full and seen > high and judged
+        told = self._begins(beyond)
+        learnt = high if beyond else seen
+        self.peak = max(learnt * RING, self.peak - 1, 0)
+        self.push(learnt)
+        return told
+
+    def _begins(self, beyond: bool) -> bool:
         told = beyond and not self.out
-        self.out = beyond
-        self.push(high if beyond else seen)
+        self.out = 6 if beyond else max(self.out - 1, 0)
         return told
 
     def outside(self, seen: int, steps: int) -> bool:
@@ -71,8 +80,7 @@ class Ring:
         high = max(self.median + steps, max(self.levels, default=-1) + steps // 2)
         low = min(self.median - steps, min(self.levels, default=-1) - steps // 2)
         beyond = self.full and not low <= seen <= high
-        told = beyond and not self.out
-        self.out = beyond
+        told = self._begins(beyond)
         self.push(min(max(seen, low, 0), high) if beyond else seen)
         return told
 
@@ -194,8 +202,9 @@ class Twin:
         judged = len(events) >= settings.events_min
         seen = {"events": level(len(events)), "amount": level(sum(event.amount_femto for event in events) >> 20)}
         medians = {"events": known.events.median, "amount": known.amount.median}
+        begins = not known.events.out and not known.amount.out
         told = {unit: getattr(known, unit).above(seen[unit], spike, peak, judged) for unit in seen}
-        if any(told.values()):
+        if any(told.values()) and begins:
             distance = {unit: seen[unit] - medians[unit] for unit in told if told[unit]}
             unit = max(sorted(distance), key=lambda unit: distance[unit])
             self.flags.append(("usage_spike", hour, name, unit))
@@ -218,7 +227,7 @@ class Twin:
         amount = level(sum(event.amount_femto for event in events) >> 20)
         quantity = level(sum(event.quantity for event in events if not event.unpriced))
         if len(events) < self.settings.events_min or amount == -1:
-            self.prices[model].out = False
+            self.prices[model].out = max(self.prices[model].out - 1, 0)
             return
         if self.prices[model].outside(amount - quantity + 1000, self._steps("price_factor")):
             self.flags.append(("price_per_unit", hour, model, "amount/unit"))

@@ -36,7 +36,18 @@ class Detector:
         most = settings.tracked_max
         self._customers = Series(
             ("events", "amount"),
-            ("streak", "quiet", "out", "amount_out", "unpriced", "judged", "unpriced_out", "hours"),
+            (
+                "streak",
+                "quiet",
+                "out",
+                "amount_out",
+                "events_peak",
+                "amount_peak",
+                "unpriced",
+                "judged",
+                "unpriced_out",
+                "hours",
+            ),
             most,
         )
         self._pairs = Series((), ("first", "told"), most * PAIRS_PER_CUSTOMER)
@@ -120,10 +131,11 @@ class Detector:
         settings, series = self._settings, self._customers
         steps, peak = steps_of(settings.spike_factor), steps_of(settings.peak_factor)
         judged = seen.sums[:, EVENTS] >= settings.events_min
+        begins = (series.counts["out"][seen.rows] == 0) & (series.counts["amount_out"][seen.rows] == 0)
         by_events = above(series, "events", "out", seen.rows, seen.events, steps, peak, judged)
         by_amount = above(series, "amount", "amount_out", seen.rows, seen.amounts, steps, peak, judged)
         found = []
-        for n in np.flatnonzero(by_events.told | by_amount.told).tolist():
+        for n in np.flatnonzero((by_events.told | by_amount.told) & begins).tolist():
             higher = by_amount.told[n] and (
                 not by_events.told[n]
                 or seen.amounts[n] - by_amount.usual.median[n] >= seen.events[n] - by_events.usual.median[n]

@@ -18,10 +18,10 @@ SAMPLED_MAX = 64
 """At the least, one event in so many, chosen by fingerprint, is looked at for its size."""
 _SAMPLES_AN_HOUR = 1 << 14
 SAMPLES_MIN = 24
-SPREAD_MAX = 2**14
-"""Spreads are variances of levels; a larger one is as good as this."""
-_SPREAD_HOURS_MIN = 8
-_EVEN = 3  # times less spread than usual
+SIZES_MIN = 8
+"""Of fewer samples, or in fewer hours, sizes say nothing of what is usual."""
+_CELL_BITS = 4  # the levels of a doubling
+_CELLS = 1 << _CELL_BITS
 _CROWDED = 8
 """So many times the names that are watched may be in an open hour, and so many names be remembered."""
 
@@ -34,9 +34,11 @@ class Intake:
         most = settings.tracked_max
         self._stream = Series((), ("rejected", "read", "out", "hours"), 1)
         self._sources = Series(
-            ("events",), ("streak", "quiet", "out", "duplicate", "judged", "duplicate_out", "hours"), most
+            ("events",),
+            ("streak", "quiet", "out", "events_peak", "duplicate", "judged", "duplicate_out", "hours"),
+            most,
         )
-        self._requests = Series(("events", "spread"), ("out",), most)
+        self._requests = Series(("events", "even"), ("out", "events_peak"), most)
         self._names = (Names(), Names(), Names())  # of sources, customers and projects
         self._kept_names: tuple[int, ...] = (0, 0, 0)
         self._hour = -1
@@ -51,7 +53,7 @@ class Intake:
         self._hour = hour
         self._read = self._rejected = 0
         self._of_source = Tally(2)  # judged, and duplicate of them
-        self._sizes = Tally(3)
+        self._sizes = Tally(1)  # by customer, project, and the level of the size within its doubling
 
     def enter(self, hour: int) -> None:
         """The watermark is in this hour now: an earlier one is closed."""
@@ -77,9 +79,9 @@ class Intake:
         """Sampled requests: names of customers, and the place of each request's among them; so of projects; and the
         quantity of all meters of each."""
         of_customers, of_projects = self._names[1].numbers(customers[0]), self._names[2].numbers(projects[0])
-        levels = levels_of(sizes).astype(np.int64) + 1
-        keys = pair_of(of_customers[customers[1]], of_projects[projects[1]])
-        self._sizes.add(keys, np.stack([np.ones_like(levels), levels, levels**2], axis=1))
+        pairs = pair_of(of_customers[customers[1]], of_projects[projects[1]])
+        cells = levels_of(sizes).astype(np.int64) & (_CELLS - 1)
+        self._sizes.add((pairs << _CELL_BITS) + cells, np.ones((len(pairs), 1), np.int64))
 
     def _hashes(self, pairs: Any) -> Any:
         customers, projects = (names.hashes() for names in self._names[1:])
@@ -93,8 +95,10 @@ class Intake:
         most = self._settings.tracked_max
         if len(self._of_source) > times * most:
             self._of_source.keep(_lowest(self._names[0].hashes()[self._of_source.keys], most))
-        if len(self._sizes) > times * most:
-            self._sizes.keep(_lowest(self._hashes(self._sizes.keys), most))
+        pairs = np.unique(self._sizes.keys >> _CELL_BITS)
+        if len(pairs) > times * most:
+            watched = pairs[_lowest(self._hashes(pairs), most)]
+            self._sizes.keep(np.isin(self._sizes.keys >> _CELL_BITS, watched))
 
     def _forget_names(self) -> None:
         """Numbers names anew, without those that nothing is known of."""
@@ -162,23 +166,26 @@ class Intake:
         return found
 
     def _loops(self) -> list[Found]:
-        """Many more requests than usual that are of much more even size than usual."""
+        """Many more requests than usual, of which many more than usual are of about one size.
+
+        How even sizes are: of 16 cells of a doubling, the share of the two neighbours that have the most. Sizes that
+        differ by much fall into any of them; a request that is repeated falls into one or two.
+        """
         if not len(self._sizes):
             return []
         settings, series, hour = self._settings, self._requests, self._hour
-        keys, sums = self._sizes.keys, self._sizes.sums
-        rows = series.rows(keys)
+        keys, place = np.unique(self._sizes.keys >> _CELL_BITS, return_inverse=True)
+        cells = np.zeros((len(keys), _CELLS), np.int64)
+        cells[place, self._sizes.keys & (_CELLS - 1)] = self._sizes.sums[:, 0]
+        rows, count = series.rows(keys), cells.sum(axis=1)
         series.counts["last"][rows] = hour
-        count = sums[:, 0]
-        # Exact: a level is below 2^10, so that the squares of an hour's sums stay below 2^63 for 2^21 samples.
-        few = np.minimum(count, 1 << 21)
-        spread = np.where(count > few, SPREAD_MAX, (few * sums[:, 2] - sums[:, 1] ** 2) // (few * few))
-        spread = np.minimum(spread, SPREAD_MAX)
-        usual = series.usual("spread", rows)
-        even = (usual.hours >= _SPREAD_HOURS_MIN) & (_EVEN * spread <= usual.median) & (count >= SAMPLES_MIN)
+        shares = (cells + np.roll(cells, 1, axis=1)).max(axis=1) * 100 // count
+        usual = series.usual("even", rows)
+        even = (usual.hours >= SIZES_MIN) & (2 * shares >= 100 + usual.median) & (count >= SAMPLES_MIN)
         levels = levels_of(count * self.sampled)
         loops = above(series, "events", "out", rows, levels, steps_of(settings.loop_factor), STEPS, even)
-        series.push("spread", rows[count >= _SPREAD_HOURS_MIN], spread[count >= _SPREAD_HOURS_MIN].astype(np.int16))
+        learnt = count >= SIZES_MIN
+        series.push("even", rows[learnt], shares[learnt].astype(np.int16))
         rule = f"requests of even size over {settings.loop_factor} times the usual hour"
         found = []
         for n in np.flatnonzero(loops.told).tolist():

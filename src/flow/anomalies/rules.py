@@ -2,7 +2,7 @@
 
 Each looks at columns, says which rows are out of line, and learns the hour. An hour that is out of line is learnt as
 if it had stood at the bound: one fault neither becomes usual nor hides the next, and a change that stays does become
-usual. What is out of line is *told* only where the hour before it was not: once for each episode.
+usual. What is out of line is *told* once for each episode, which ends when it was not for some hours.
 """
 
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ SHARE_LEAST_PPM = 10_000
 """A usual share below 1 % is taken for 1 %."""
 COUNT_LEAST = 10
 """Fewer events are no share."""
+EPISODE_HOURS = 6
+"""What is out of line again within so many hours is of the same episode."""
 DEVIATIONS = 6
 """How many standard deviations of a count at random a share must be above the usual one."""
 
@@ -33,17 +35,26 @@ class Above(NamedTuple):
 def above(
     series: Series, ring: str, out: str, rows: Any, levels: Any, steps: int, peak_steps: int, judged: Any
 ) -> Above:
-    """Levels that are higher than the median by `steps` and than the most by `peak_steps`.
+    """Levels that are higher than the median by `steps`, than the most by `peak_steps`, and than the peak.
 
-    `judged`: which rows may be told at all. `out` names the counter of hours out of line in a row.
+    The peak is what was highest ever; it sinks by a level in 24 hours of use, which is half of it in 16 days.
+    `judged`: which rows may be told at all. `out` names the counter of the hours that an episode goes on for.
     """
-    usual = series.usual(ring, rows)
-    high = np.maximum(usual.median + steps, usual.most + peak_steps)
+    usual, peaks = series.usual(ring, rows), series.counts[f"{ring}_peak"]
+    high = np.maximum(np.maximum(usual.median + steps, usual.most + peak_steps), peaks[rows] // RING)
     beyond = (usual.hours == RING) & (levels > high) & judged
-    told = beyond & (series.counts[out][rows] == 0)
-    series.counts[out][rows] = np.where(beyond, series.counts[out][rows] + 1, 0)
-    series.push(ring, rows, np.where(beyond, high, levels).astype(np.int16))
+    told = beyond & _begins(series, out, rows, beyond)
+    learnt = np.where(beyond, high, levels)
+    peaks[rows] = np.maximum(learnt * RING, np.maximum(peaks[rows] - 1, 0))
+    series.push(ring, rows, learnt.astype(np.int16))
     return Above(told, usual, high)
+
+
+def _begins(series: Series, out: str, rows: Any, beyond: Any) -> Any:
+    """Which rows are in no episode yet; counts the hours until theirs ends."""
+    left = series.counts[out][rows]
+    series.counts[out][rows] = np.where(beyond, EPISODE_HOURS, np.maximum(left - 1, 0))
+    return left == 0
 
 
 class Between(NamedTuple):
@@ -61,8 +72,7 @@ def between(series: Series, ring: str, out: str, rows: Any, levels: Any, steps: 
     high = np.maximum(usual.median + steps, usual.most + steps // 2)
     low = np.minimum(usual.median - steps, usual.least - steps // 2)
     beyond = (usual.hours == RING) & ((levels > high) | (levels < low)) & judged
-    told = beyond & (series.counts[out][rows] == 0)
-    series.counts[out][rows] = np.where(beyond, series.counts[out][rows] + 1, 0)
+    told = beyond & _begins(series, out, rows, beyond)
     learnt = np.where(beyond, np.clip(levels, np.maximum(low, 0), high), levels)
     series.push(ring, rows, np.where(judged, learnt, NONE).astype(np.int16))
     return Between(told, usual, low, high)
