@@ -168,12 +168,22 @@ cdef int build_bloom(Segment *segment) noexcept nogil:
     return 0
 
 
-cdef inline Record *find_sealed(Segment *segment, uint64_t lo, uint64_t hi) noexcept nogil:
+cdef struct Filtering:  # how the filters of sealed segments did
+    int64_t lookups
+    int64_t passed  # "look closer"
+    int64_t found
+
+cdef inline Record *find_sealed(Segment *segment, uint64_t lo, uint64_t hi, Filtering *filtering) noexcept nogil:
     """The record of the fingerprint, or NULL."""
     cdef uint64_t place = 0
+    cdef Record *found
+    filtering.lookups += 1
     if not bloom_has(segment.bloom + 8 * bloom_block(hi, segment.blocks), <uint32_t>(lo >> 32)):
         return NULL
-    return find(segment, lo, hi, &place)
+    found = find(segment, lo, hi, &place)
+    filtering.passed += 1
+    filtering.found += found != NULL
+    return found
 
 
 # ---- The set ------------------------------------------------------------------------------------------------------
@@ -193,6 +203,7 @@ cdef class FingerprintSet:
     cdef readonly int64_t watermark_us
     cdef int newly_sealed  # segments, the newest but the active one, that `take_journal` has not told of
     cdef list retired
+    cdef Filtering filters
 
     def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26):
         if slice_us <= 0:
@@ -205,6 +216,7 @@ cdef class FingerprintSet:
         self.watermark_us = -1
         self.count = 0
         self.newly_sealed = 0
+        memset(&self.filters, 0, sizeof(Filtering))
         self.retired = []
 
     def __dealloc__(self):
@@ -287,7 +299,7 @@ cdef class FingerprintSet:
             for s in range(self.count - 2, -1, -1):
                 if known != NULL:
                     break
-                known = find_sealed(&self.segments[s], lo, hi)
+                known = find_sealed(&self.segments[s], lo, hi, &self.filters)
             if known != NULL:
                 verdicts[i] = V_DUPLICATE if known.payload == check else V_CONFLICTING
                 counts[verdicts[i]] += 1
@@ -400,6 +412,10 @@ cdef class FingerprintSet:
 
     def restore_watermark(self, int64_t watermark_us):
         self.watermark_us = watermark_us
+
+    def filtering(self):
+        """What the filters of sealed segments were asked since the start: (lookups, "look closer", of those found)."""
+        return self.filters.lookups, self.filters.passed, self.filters.found
 
     def __len__(self):
         cdef int i

@@ -5,7 +5,7 @@ event time. Rows are added with a sign, so that what came too late can be taken 
 complement does, so that the order of additions does not matter.
 
 Memory: an open-addressing table of 64-byte cells, at most half full.
-Cost: some 15 ns a row, a probe of a table of megabytes included, and 2 ns for a row whose customer is not watched;
+Cost: up to 60 ns a row, a probe of a table of megabytes included, and 2 ns for a row whose customer is not watched;
 `sampled` takes 1 ns an event and 10 ns one that it chooses.
 Proved by: tests/parity/test_usage.py, against sums in plain Python.
 """

@@ -259,6 +259,21 @@ def test_memory_is_what_the_header_says() -> None:
     assert (24 + 12) * count <= used <= (24 + 24 + 2 + 1) * count + 4096 * 8
 
 
+def test_filters_say_what_they_were_asked() -> None:
+    """Given a sealed segment of 64, when 64 new ones and 3 old ones come, then nothing old is called new."""
+    tested = Kernel(None, 1, 64)
+    old = [(n << 64 | n << 32, 0, 0) for n in range(1, 65)]
+    tested.judge(old)
+    assert tested.set.filtering() == (0, 0, 0)
+    alike = [(n << 64 | n << 32 | 1, 0, 0) for n in range(1, 65)]  # with the bits of the old ones: all pass
+    tested.judge(alike[:1])
+    assert tested.set.filtering() == (1, 1, 0)
+    tested.judge([*old[:3], (99 << 64 | 1 << 63, 0, 0)])
+    lookups, passed, found = tested.set.filtering()
+    assert (lookups, found) == (1 + 4, 3)
+    assert found <= passed - 1 <= found + 1
+
+
 def test_too_many_segments_is_an_error() -> None:
     tested = Kernel(None, 1, 1)
     tested.judge([(n, 0, 0) for n in range(1, 1281)])

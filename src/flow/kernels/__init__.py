@@ -146,6 +146,16 @@ class Verdicts(NamedTuple):
     late_count: int
 
 
+class Filtering(NamedTuple):
+    """Questions to the Bloom filters of a shard."""
+
+    lookups: int
+    passed: int
+    """Of those, answered with "look closer"."""
+    found: int
+    """Of those, known indeed."""
+
+
 class FingerprintSet:
     """The fingerprints of one shard; see `_core/dedup.pyx`."""
 
@@ -203,6 +213,11 @@ class FingerprintSet:
     @property
     def memory_bytes(self) -> int:
         return self._set.memory_bytes()
+
+    @property
+    def filtering(self) -> Filtering:
+        """What the Bloom filters of sealed segments did since the start."""
+        return Filtering(*self._set.filtering())
 
     def __len__(self) -> int:
         return len(self._set)

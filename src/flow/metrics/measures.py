@@ -52,6 +52,13 @@ class Measures:
             ["shard"],
             registry=registry,
         )
+        self.dedup_filter = Counter(
+            "tallyflow_dedup_filter_lookups",
+            "Questions to the Bloom filters of ended generations, by answer: `new` (certainly), `known` (it was) or "
+            "`false_positive` (looked closer for nothing).",
+            ["shard", "answer"],
+            registry=registry,
+        )
         self.watermark = Gauge(
             "tallyflow_watermark_timestamp_seconds",
             "The latest event time of an accepted event; how far it is behind now is the watermark delay.",

@@ -60,6 +60,7 @@ class Observer:
         self._spans = spans
         self._lock = threading.Lock()
         self._cut: dict[tuple[str, int], _Cut] = {}
+        self._filtering: dict[str, tuple[int, int, int]] = {}  # at the last epoch, by shard
         self.writers: set[str] = set()
         """The names of this process's writers."""
 
@@ -131,6 +132,12 @@ class Observer:
         manifest = unseal(sealed, SHARD_MANIFEST, "a snapshot just taken")
         self._measures.dedup_fingerprints.labels(manifest["shard"]).set(manifest["fingerprints"])
         self._measures.dedup_memory.labels(manifest["shard"]).set(logic.memory_bytes)
+        now, before = logic.filtering, self._filtering.get(manifest["shard"], (0, 0, 0))
+        self._filtering[manifest["shard"]] = now
+        lookups, passed, found = (new - old for new, old in zip(now, before, strict=True))
+        answers = {"new": lookups - passed, "known": found, "false_positive": passed - found}
+        for answer, count in answers.items():
+            self._measures.dedup_filter.labels(manifest["shard"], answer).inc(count)
 
     # -- the writers
 

@@ -8,7 +8,7 @@ from bytewax.operators import StatefulBatchLogic
 
 from ..errors import StateError
 from ..faults import point
-from ..kernels import FingerprintSet, Rows, Verdicts
+from ..kernels import Filtering, FingerprintSet, Rows, Verdicts
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import RECORD_BYTES, SegmentFiles
 from .route import Routed
@@ -52,6 +52,11 @@ class Deduplicator:
     def memory_bytes(self) -> int:
         """What the fingerprints and their filters take."""
         return self._fingerprints.memory_bytes
+
+    @property
+    def filtering(self) -> Filtering:
+        """What its filters did since the start."""
+        return self._fingerprints.filtering
 
     def start_empty(self) -> None:
         """Begins without any state; what lies on disk was never committed."""
@@ -135,6 +140,11 @@ class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
     def memory_bytes(self) -> int:
         """What the shard takes. To be asked on the worker's thread: a kernel that works holds no lock."""
         return self._shard.memory_bytes if self._shard is not None else 0
+
+    @property
+    def filtering(self) -> Filtering:
+        """What its filters did since the start; on the worker's thread too."""
+        return self._shard.filtering if self._shard is not None else Filtering(0, 0, 0)
 
     def on_batch(self, values: list[Routed]) -> tuple[list[Judged], bool]:
         if self._shard is None:
