@@ -20,3 +20,11 @@ def front(tmp_path: Path) -> Iterator[FrontProcess]:
     front = FrontProcess(copy_empty_store(tmp_path / "server"))
     yield front
     front.close()
+
+
+@pytest.fixture
+def bare_front(tmp_path: Path) -> Iterator[FrontProcess]:
+    """A store over HTTP without tables."""
+    front = FrontProcess(tmp_path / "bare-server")
+    yield front
+    front.close()

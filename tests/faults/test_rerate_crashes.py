@@ -16,6 +16,7 @@ from flow.faults import RERATE_POINTS
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Source, resume
 from flow.rerate.rerating import rerate as rerate_here
+from flow.store.client import release_engine
 
 CRASHED = 137
 HEALED = PRICES.replace('"15"', '"14.5"') + (
@@ -29,6 +30,7 @@ BEFORE_COMMIT = RERATE_POINTS[: RERATE_POINTS.index("rerate.before_commit") + 1]
 def rerate(pipeline: Pipeline, crash_at: str = "", *more: str) -> subprocess.CompletedProcess[bytes]:
     times = ("--from", "2026-02-27T00:00:00Z", "--to", "2026-03-05T00:00:00Z", "--prices", "healed.yaml")
     said = ("--author", "ana", "--reason", "ticket 7", "--source", "ledger", "--workers", "1")
+    release_engine()
     return subprocess.run(
         [sys.executable, "-m", "flow", "rerate", *times, *said, *more, "-c", str(pipeline.config_path)],
         env=os.environ | {"TALLYFLOW_CRASH_AT": crash_at},

@@ -211,18 +211,18 @@ def test_row_5_an_outage_fills_the_outbox_then_pauses_the_source_then_all_is_pub
 
 
 def test_a_whole_run_on_a_cluster_is_exact_and_waits_while_replicas_are_away(
-    pipeline: Pipeline, front: FrontProcess, told: Views
+    pipeline: Pipeline, bare_front: FrontProcess, told: Views
 ) -> None:
-    pipeline.settings |= {"store": f"{front.url}?cluster={CLUSTER}"}
+    pipeline.settings |= {"store": f"{bare_front.url}?cluster={CLUSTER}"}
     for code in (285, 286):
-        front.fault(Fault("error", times=2, code=code))
+        bare_front.fault(Fault("error", times=2, code=code))
     assert_exact(pipeline, told)
-    assert front.met() == 4
+    assert bare_front.met() == 4
     # when it goes on, and is read, then each of those requests is for a cluster, the fence and the balance too
     assert pipeline.run().read == 0
     assert pipeline.command("verify").returncode == 0
     asked = {
-        what: [parameters for query, parameters in front.requests() if what in query]
+        what: [parameters for query, parameters in bare_front.requests() if what in query]
         for what in ("INSERT INTO fence", "FROM fence", "FROM pipeline_balance", "FROM lineages", "rollup_minute")
     }
     for what, requests in asked.items():
@@ -230,9 +230,9 @@ def test_a_whole_run_on_a_cluster_is_exact_and_waits_while_replicas_are_away(
         assert all(CLUSTER_SETTINGS.items() <= parameters.items() for parameters in requests), what
 
 
-def test_a_replica_that_is_behind_is_not_believed(pipeline: Pipeline, front: FrontProcess, told: Views) -> None:
-    pipeline.settings |= {"store": f"{front.url}?cluster={CLUSTER}"}
-    front.fault(Fault("error", times=1, code=289, match="FROM fence"))
+def test_a_replica_that_is_behind_is_not_believed(pipeline: Pipeline, bare_front: FrontProcess, told: Views) -> None:
+    pipeline.settings |= {"store": f"{bare_front.url}?cluster={CLUSTER}"}
+    bare_front.fault(Fault("error", times=1, code=289, match="FROM fence"))
     with pytest.raises(StoreUnavailable, match="Replica doesn't have part"):
         pipeline.run()
     assert_exact(pipeline, told)
