@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 
-from .harness import Pipeline, event, truth
+import pytest
+
+from .harness import Pipeline, balance, event, make_events, truth
 
 DAY = 86_400
 
@@ -88,3 +90,11 @@ def test_the_numbers_of_the_issue(pipeline: Pipeline) -> None:
         ("many", "output_tokens", 2_500_000_000_000, "6000000", 0),
         ("none", "input_tokens", 12, "0", 12),
     ]
+
+
+def test_rollups_that_are_inserted_two_at_a_time(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow.sinks.publisher.BESIDE_BYTES_MIN", 1)
+    events = make_events(400)
+    pipeline.write("events.ndjson", events)
+    assert pipeline.run().balance == balance(accepted=400)
+    assert pipeline.views() == truth(events)
