@@ -111,7 +111,7 @@ def assert_true(samples: Samples) -> None:
     assert 0 < sum_of(samples, "unpriced_quantity_total") < sum_of(samples, "quantity_total")
     assert sum_of(samples, "dedup_fingerprints") == counts.accepted
     assert samples["dedup_memory_bytes", "shard-000"] > 0
-    assert ("dedup_filter_lookups_total", "shard-001") in samples
+    assert ("dedup_filter_lookups_total", "false_positive") in samples
     assert samples["watermark_timestamp_seconds", "shard-001"] > samples["view_event_timestamp_seconds", "usage_by_day"]
     assert samples["outbox_blocks", ""] > 0 < samples["outbox_bytes", ""]
     assert samples["outbox_oldest_block_age_seconds", ""] > 0
