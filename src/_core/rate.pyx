@@ -25,6 +25,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t, uint32
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from .classes cimport MODEL_MASK, NO_MODEL, SEVERAL, Combination, Customer, slot_of
 from .int128 cimport (
     i128, i128_add, i128_from_int64, i128_load, i128_mul, i128_mul_wide, i128_started, i128_store, int64_add_saturating,
     prefetch,
@@ -50,25 +51,10 @@ cdef enum:
     BLOCK = 32
     STRAYS = 4  # events outside of a vector's stretch until it moves
     PREFETCHED = 8  # rules of a vector; most books have few meters
-    NO_MODEL = -1
-    SEVERAL = -2  # models: `pairs` has them
-    MODEL_MASK = (1 << 20) - 1  # of CLASS_BITS
     ERROR_OVERFLOW = 1
 
 cdef int SHIFTS[4]
 SHIFTS[:] = [40, 20, 10, 0]  # of CLASS_BITS
-
-cdef struct Combination:
-    uint64_t packed_plus_one  # 0 is an empty slot
-    int64_t vector
-
-cdef struct Customer:  # what there is to know of a class of customers
-    int32_t profile
-    int32_t model  # the one class of models that rows name beside it; NO_MODEL, SEVERAL
-
-cdef inline uint64_t slot_of(uint64_t key, uint64_t mask) noexcept nogil:
-    """Fibonacci hashing: one multiplication, of which the upper half is well mixed."""
-    return (key * <uint64_t>0x9E3779B97F4A7C15) >> 32 & mask
 
 
 @cython.final  # so that C may put one function into another
