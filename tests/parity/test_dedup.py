@@ -330,3 +330,11 @@ def test_the_wrapper_gives_selections_of_the_batch() -> None:
 def test_a_slice_has_a_length(slice_us: int) -> None:
     with pytest.raises(ValueError, match="slice_us must be positive"):
         FingerprintSet(None, slice_us)
+
+
+@pytest.mark.parametrize("ids", [0, -1, 1 << 31])
+def test_a_segment_holds_what_an_entry_can_number(ids: int) -> None:
+    with pytest.raises(ValueError, match=r"segment_ids_max must be positive and below 2\^31"):
+        kernel.FingerprintSet(-1, 1, ids)
+    with pytest.raises(ValueError, match=r"less than 2\^31 records"):
+        kernel.FingerprintSet(-1, 1).restore(1, -1, 1 << 31, [])
