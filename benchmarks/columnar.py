@@ -47,11 +47,15 @@ RATES_FEMTO = {
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_events(path: Path, events: int, minutes: int) -> None:
-    """The workload as one Parquet file of row groups of a million; the same bytes for the same arguments."""
+def write_events(path: Path, events: int, minutes: int, *, customers: int = CUSTOMERS, live_keys: int = 0) -> None:
+    """The workload as one Parquet file of row groups of a million; the same bytes for the same arguments.
+
+    With `live_keys` there are no more combinations of dimensions than that, each customer having the same number.
+    """
     random = np.random.default_rng(7)
-    shares = np.cumsum(1 / np.arange(1, CUSTOMERS + 1) ** 1.3)
-    names = {"customer": [f"customer-{n:05d}" for n in range(CUSTOMERS)]}
+    shares = np.cumsum(1 / np.arange(1, customers + 1) ** 1.3)
+    own = {name: random.integers(0, count, (customers, live_keys // customers)) for name, count in DIMENSIONS.items()}
+    names = {"customer": [f"customer-{n:05d}" for n in range(customers)]}
     names |= {name: [f"{name}-{n:02d}" for n in range(count)] for name, count in DIMENSIONS.items()}
     texts = [pa.field(name, pa.string()) for name in ("customer", *DIMENSIONS)]
     schema = pa.schema(
@@ -79,7 +83,11 @@ def write_events(path: Path, events: int, minutes: int) -> None:
                 pa.array(START_S * 1_000_000 + spread, pa.timestamp("us", tz="UTC")),
             ]
             draws = {"customer": np.searchsorted(shares, random.random(rows) * shares[-1])}
-            draws |= {name: random.integers(0, count, rows) for name, count in DIMENSIONS.items()}
+            if live_keys:
+                key = random.integers(0, live_keys // customers, rows)
+                draws |= {name: own[name][draws["customer"], key] for name in DIMENSIONS}
+            else:
+                draws |= {name: random.integers(0, count, rows) for name, count in DIMENSIONS.items()}
             columns += [pa.array(names[name]).take(pa.array(draw[of])) for name, draw in draws.items()]
             columns += [pa.array(random.integers(0, 2 * mean, rows)[of]) for mean in METERS.values()]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
