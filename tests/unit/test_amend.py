@@ -2,16 +2,23 @@
 
 import json
 import pickle
+from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tests.oracle.batches import numbers
 
+from flow.kernels import Verdicts
 from flow.oracle.hashing import fingerprint, murmur3_128, payload_hash
+from flow.prices.book import parse_price_book
 from flow.schema import DIMENSIONS
 from flow.steps.amend import starts_window, usage_before_and_after
 from flow.steps.batches import Limits, Lines
+from flow.steps.combine import BlockBuilder
 from flow.steps.decode import decode
+from flow.steps.deduplicate import Judged
+from flow.steps.rate import Rater
 from flow.steps.route import identified, route
 
 HOUR_US = 3_600_000_000
@@ -79,3 +86,25 @@ def test_a_window_has_its_first_and_its_last_instant(grain: str, start_us: int, 
     assert starts_window(grain, start_us, start_us) and starts_window(grain, start_us, last_us)
     assert not starts_window(grain, start_us, start_us - 1) and not starts_window(grain, start_us, last_us + 1)
     assert not starts_window(grain, start_us + 1, start_us + 1)
+
+
+@pytest.mark.parametrize("meters", range(1, 9))
+def test_a_request_is_taken_back_wherever_its_meter_comes_to_stand(meters: int) -> None:
+    """Given an event of so many meters that is taken back, rows of four meters have its request in any place."""
+    usage = {f"meter_{n}": 7 for n in range(meters)}
+    taken = dict.fromkeys(usage, -7) | {"requests": -1}
+    void = correction(1) | {"usage": taken, "corrects": {"id": "e1", "source": "s", "usage": usage}}
+    decoded = decode(Lines("f", 0, json.dumps(void).encode() + b"\n"), Limits(), NOW_US)
+    (routed,) = route(decoded, 1)
+    verdicts = Verdicts(pa.py_buffer(bytes(4)), 1, 0, *(pa.py_buffer(b""), 0) * 2)
+    prices = "prices: [{meter: x, from: 2000-01-01T00:00:00Z, per: 1, price: '1'}]"
+    book = parse_price_book(f"currency: USD\n{prices}", "book")
+    builder = BlockBuilder("USD")
+    builder.add(Rater(book).rate(Judged(routed, verdicts, 0)))
+    found: Counter[str] = Counter()
+    for table, rows in builder.cut("lineage", "writer", 1, 0):
+        for row in pa.Table.from_batches(rows.batches).to_pylist() if table == "rollup_minute" else ():
+            for slot, meter in enumerate(row["meters"].split(",")):
+                found[meter] += int.from_bytes(row[f"q{slot}"], "little", signed=True)
+    del found[""]
+    assert found == taken == {meter: quantity for meter, (quantity, *_) in builder.meters.items()}

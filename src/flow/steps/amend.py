@@ -148,8 +148,9 @@ def without_events(batch: pa.RecordBatch, *, keep_digest: bool = False) -> pa.Re
     columns["events"] = pa.array(np.zeros(rows, np.uint64))
     if not keep_digest:
         columns["digest"] = _wide_column(pa.binary(16), pa.py_buffer(bytes(16 * rows)))
-    counts = begins[meters.indices.to_numpy()]
     quantity = halves(batch.column("q0").buffers()[1], rows)
+    # Below 0 they are requests that are taken back, which may come first in a row as well, behind three other meters.
+    counts = begins[meters.indices.to_numpy()] & (quantity[:, 1].view(np.int64) >= 0)
     columns["q0"] = _wide_column(pa.binary(16), pa.py_buffer(np.where(counts[:, None], np.uint64(0), quantity)))
     return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
 
