@@ -16,10 +16,10 @@ PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
 PYTEST_WORKERS ?= 2
 
-.PHONY: help build run test test-fast sim soak lint bench clean
+.PHONY: help build run test test-fast sim soak lint bench instructions baseline clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: $(VENV)/.installed ## Make .venv with Tallyflow and its tools; rebuild what changed in src/_core
 	@# Importing _core compares every extension with its sources, so this costs nothing where nothing changed.
@@ -70,6 +70,13 @@ lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 
 bench: $(VENV)/.bench ## Run the benchmarks; results go to benchmarks/results
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+
+MAY_LACK_VALGRIND ?=
+instructions: build ## Count what instructions the kernels take, under valgrind; 10 % more than accepted is an error
+	@$(PY) benchmarks/instructions.py $(if $(MAY_LACK_VALGRIND),--may-lack-valgrind)
+
+baseline: build ## Accept the instructions that the kernels take now
+	@$(PY) benchmarks/instructions.py --accept
 
 $(VENV)/.bench: build pyproject.toml
 	@$(PY) -m pip install --quiet --group bench
