@@ -170,6 +170,7 @@ class Found:
     reasons: list = field(default_factory=list)
     unknown_fields: int = 0
     event: dict | None = None
+    amends: dict | None = None  # what a correction, or a late event that is billed now, says besides, with its `kind`
 
 
 @dataclass
@@ -177,31 +178,34 @@ class Chunk:
     """Events as dicts in the shape of EVENTS rows; rejects as (position, reason name, payload)."""
 
     events: list = field(default_factory=list)
+    apart: dict = field(default_factory=dict)  # by kind, corrections first: (event, what it says besides)
     rejected: list = field(default_factory=list)
     read: int = 0
     unknown_fields: int = 0
 
 
-def decode_chunk(chunk, offset, limits, now_us):
-    """Every line of a chunk that starts at byte `offset` of its origin."""
-    result = Chunk()
+def decode_chunk(chunk, offset, limits, now_us, late=False):
+    """Every line of a chunk that starts at byte `offset` of its origin; `late`: it bills events that were too late."""
+    result = Chunk(apart={"correction": [], "late": []})
     pieces = chunk.split(b"\n")
     for number, piece in enumerate(pieces):
         ended = number < len(pieces) - 1
         line = piece[:-1] if ended and piece.endswith(b"\r") else piece
         if piece.strip(b" \t\r"):
             result.read += 1
-            found = decode_line(line, limits, now_us)
+            found = decode_line(line, limits, now_us, late)
             result.unknown_fields += found.unknown_fields
             if found.reasons:
                 result.rejected.append((offset, RejectReason(min(found.reasons)).name, line))
+            elif found.amends:
+                result.apart[found.amends["kind"]].append(({**found.event, "position": offset}, found.amends))
             else:
                 result.events.append({**found.event, "position": offset})
         offset += len(piece) + 1
     return result
 
 
-def decode_line(line, limits, now_us):
+def decode_line(line, limits, now_us, late=False):
     if len(line) > limits.event_bytes_max:
         return Found([RejectReason.OVERSIZED])
     try:
@@ -214,7 +218,7 @@ def decode_line(line, limits, now_us):
         return Found([RejectReason.INVALID_JSON])
     if type(value) is not Object:
         return Found([RejectReason.NOT_AN_OBJECT])
-    return decode_object(value, limits, now_us)
+    return decode_object(value, limits, now_us, late)
 
 
 def first(members, name):
@@ -225,16 +229,23 @@ def first(members, name):
     return False, None
 
 
-def decode_object(top, limits, now_us):
+def decode_object(top, limits, now_us, late=False):
     found = Found()
     say = found.reasons.append
     data_fields = ["project", "feature", "model", "region", "service_tier", "usage"]
     enveloped, version = first(top, "specversion")
     typed, type_ = first(top, "type")
+    kind = "late" if late else ""
+    if type(type_) is str and type_ == "usage.correction":
+        kind = "correction"
+        data_fields.append("corrects")
+    if kind:
+        data_fields += ["reason", "author"]
+    known_type = kind == "correction" or (type(type_) is str and type_ == "llm.usage")
     if enveloped:
         if type(version) is not str or version != "1.0":
             say(RejectReason.UNSUPPORTED_ENVELOPE)
-        if type(type_) is not str or type_ != "llm.usage":
+        if not known_type:
             say(RejectReason.UNSUPPORTED_TYPE)
         customer_field = "subject"
         known = ["specversion", "id", "source", "type", "time", "subject", "data"]
@@ -244,7 +255,7 @@ def decode_object(top, limits, now_us):
             inner = Object()
         count_fields(inner, data_fields, [], found)
     else:
-        if typed and type_ is not None and (type(type_) is not str or type_ != "llm.usage"):
+        if typed and type_ is not None and not known_type:
             say(RejectReason.UNSUPPORTED_TYPE)
         customer_field = "customer"
         inner = top
@@ -261,9 +272,89 @@ def decode_object(top, limits, now_us):
             event[name] = required(value, *reasons, limits, say)
         else:
             event[name] = optional(first(inner, name)[1], RejectReason.INVALID_DIMENSION, limits, say)
-    event["usage"] = decode_usage(first(inner, "usage")[1], limits, say)
+    event["usage"] = decode_usage(first(inner, "usage")[1], limits, say, signed=kind == "correction")
     found.event = event
+    if kind:
+        found.amends = decode_amends(kind, inner, event, limits, say)
     return found
+
+
+# --- corrections, and late events that are billed now --------------------------------------------------
+
+
+def decode_amends(kind, inner, event, limits, say):
+    reason, author = RejectReason.CORRECTION_WITHOUT_REASON, RejectReason.CORRECTION_WITHOUT_AUTHOR
+    amends = {
+        "kind": kind,
+        "reason": required(first(inner, "reason")[1], reason, reason, limits, say),
+        "author": required(first(inner, "author")[1], author, author, limits, say),
+    }
+    if kind == "correction":
+        amends["corrects"] = decode_corrects(first(inner, "corrects")[1], event, limits, say)
+    return amends
+
+
+def decode_corrects(value, event, limits, say):
+    """What a correction names: an event, perhaps with what it says now, or a window that its time is in."""
+    if type(value) is not Object:
+        say(RejectReason.CORRECTION_OF_NOTHING)
+        return None
+    count_fields(value, ["source", "id", "usage", "window_start", "grain"], [], inside := Found())
+    for reason in inside.reasons:
+        say(reason)
+    if not any(item["quantity"] for item in event["usage"]):
+        say(RejectReason.INVALID_CORRECTION)  # it changes nothing
+    names_event = any(first(value, name)[0] for name in ("source", "id", "usage"))
+    names_window = any(first(value, name)[0] for name in ("window_start", "grain"))
+    if names_event == names_window:
+        say(RejectReason.CORRECTION_OF_NOTHING)
+        return None
+    if names_window:
+        start, grain = first(value, "window_start")[1], first(value, "grain")[1]
+        if not is_window(start, grain, event["event_time_us"], limits):
+            say(RejectReason.INVALID_CORRECTION)
+        return {"window_start": start, "grain": grain}
+    nothing, invalid = RejectReason.CORRECTION_OF_NOTHING, RejectReason.INVALID_CORRECTION
+    corrects = {
+        "source": optional(first(value, "source")[1], invalid, limits, say),
+        "id": required(first(value, "id")[1], nothing, invalid, limits, say),
+    }
+    told, usage = first(value, "usage")
+    if told:
+        before = {item["meter"]: item["quantity"] for item in decode_usage(usage, limits, say)}
+        change = {item["meter"]: item["quantity"] for item in event["usage"] if item["meter"] != "requests"}
+        for meter in {**before, **change}:
+            if not 0 <= (before.get(meter) or 0) + (change.get(meter) or 0) <= limits.quantity_max:
+                say(RejectReason.INVALID_CORRECTION)
+        if len({**before, **change}) > limits.meters_per_event_max:
+            say(RejectReason.TOO_MANY_METERS)
+        corrects["usage"] = before
+    return corrects
+
+
+def is_window(start, grain, time_us, limits):
+    """Whether a window of this grain begins there, and has the time in it."""
+    problems = []
+    start_us = decode_time(start, limits, time_us or 0, problems.append)
+    if problems or type(grain) is not str or grain not in ("minute", "hour", "day", "week", "month"):
+        return False
+    end_us = start_us + {"minute": 60, "hour": 3600, "day": 86400, "week": 604800}.get(grain, 0) * 1_000_000
+    year, day = 1970, start_us // 86_400_000_000  # the day of the year
+    while day >= (366 if is_leap(year) else 365):
+        day -= 366 if is_leap(year) else 365
+        year += 1
+    firsts = [sum(month_days(year, m) for m in range(1, month)) for month in range(1, 13)]
+    if grain == "month":
+        if day not in firsts:
+            return False
+        end_us = start_us + month_days(year, firsts.index(day) + 1) * 86_400_000_000
+    if grain == "week" and (start_us // 86_400_000_000 + 3) % 7:  # 1970 began on a Thursday
+        return False
+    unit_s = {"minute": 60, "hour": 3600}.get(grain, 86400)
+    return start_us % (unit_s * 1_000_000) == 0 and start_us <= (time_us or 0) < end_us
+
+
+# --- fields --------------------------------------------------------------------------------------------
 
 
 def count_fields(members, known, ignored, found):
@@ -289,7 +380,8 @@ def optional(value, invalid, limits, say):
     return value
 
 
-def decode_usage(value, limits, say):
+def decode_usage(value, limits, say, signed=False):
+    """`signed`: differences, and requests can be taken away."""
     if type(value) is not Object or not value:
         say(RejectReason.MISSING_METER)
         return []
@@ -301,15 +393,17 @@ def decode_usage(value, limits, say):
         if names.count(name) > 1:
             say(RejectReason.DUPLICATE_FIELD)
         letters = all(character in LOWER + DIGITS + "_" for character in name)
-        if not name or not letters or name[0] not in LOWER or len(name) > 64 or name == "requests":
+        if not name or not letters or name[0] not in LOWER or len(name) > 64 or (name == "requests" and not signed):
             say(RejectReason.INVALID_METER_NAME)
-        items.append({"meter": name, "quantity": decode_quantity(quantity, limits, say)})
+        items.append({"meter": name, "quantity": decode_quantity(quantity, limits, say, signed)})
+        if name == "requests" and (items[-1]["quantity"] or 0) > 0:
+            say(RejectReason.INVALID_CORRECTION)
     return items
 
 
-def decode_quantity(value, limits, say):
+def decode_quantity(value, limits, say, signed=False):
     digits = value
-    if type(value) is Number and value[0] == "-":
+    if (type(value) is Number or (signed and type(value) is str)) and value[:1] == "-":
         digits = value[1:]
     if type(value) not in (str, Number) or not digits or any(digit not in DIGITS for digit in digits):
         say(RejectReason.INVALID_QUANTITY)
@@ -319,11 +413,11 @@ def decode_quantity(value, limits, say):
         quantity = quantity * 10 + DIGITS.index(digit)
         if quantity > limits.quantity_max:
             break
-    if quantity and value[0] == "-":
+    if quantity and value[0] == "-" and not signed:
         say(RejectReason.NEGATIVE_QUANTITY)
     elif quantity > limits.quantity_max:
         say(RejectReason.QUANTITY_TOO_LARGE)
-    return quantity
+    return -quantity if value[0] == "-" else quantity
 
 
 def decode_time(value, limits, now_us, say):

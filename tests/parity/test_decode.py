@@ -30,21 +30,35 @@ FLAT = (
 )
 
 
-def check(chunk, limits=LIMITS, offset=0):
+def check(chunk, limits=LIMITS, offset=0, late=False):
     """Decodes a chunk both ways and gives the oracle's answer, after finding it equal."""
-    decoded = decode(Lines("f", offset, chunk), limits, NOW_US)
+    decoded = decode(Lines("f", offset, chunk, late=late), limits, NOW_US)
     decoded.events.validate(full=True)
     decoded.rejected.validate(full=True)
-    expected = decode_chunk(chunk, offset, limits, NOW_US)
+    expected = decode_chunk(chunk, offset, limits, NOW_US, late)
     assert decoded.events.to_pylist() == expected.events
     rejected = [
         (int(row["source_position"].removeprefix("f:")), row["reason"], row["payload"])
         for row in decoded.rejected.to_pylist()
     ]
     assert rejected == expected.rejected
-    assert (decoded.read, decoded.unknown_fields) == (expected.read, expected.unknown_fields)
+    apart = {part.amends.kind: said_of(part) for part in decoded.apart}
+    assert apart == {kind: found for kind, found in expected.apart.items() if found}
+    assert sum(part.read for part in decoded.parts) == expected.read
+    assert decoded.unknown_fields == expected.unknown_fields
     assert decoded.read == decoded.events.num_rows + decoded.rejected.num_rows
     return expected
+
+
+def said_of(part):
+    """(event, what it says besides) of corrections or late events; the text of the latter must be the canonical one."""
+    part.events.validate(full=True)
+    assert part.read == part.events.num_rows
+    texts = part.amends.texts.to_pylist()
+    said = [json.loads(text) for text in texts]
+    canonical = [json.dumps(one, ensure_ascii=False, sort_keys=True, separators=(",", ":")) for one in said]
+    assert texts == canonical
+    return list(zip(part.events.to_pylist(), said, strict=True))
 
 
 def flat(**fields):
@@ -357,6 +371,137 @@ def test_nothing_canonical_leaves_the_native_parser(monkeypatch):
     assert decoded.events.num_rows == len(kept) > 40
 
 
+# --- corrections, and late events that are billed now ---------------------------------------------------
+
+EVENT_NAMED = '{"source":"s","id":"e","usage":{"t":5,"u":1}}'
+LARGE = str(10**12)
+
+
+def correction(**fields):
+    """A flat one."""
+    said = {"type": '"usage.correction"', "reason": '"r"', "author": '"a"', "corrects": EVENT_NAMED}
+    return flat(**{"usage": '{"t":-5}'} | said | fields)
+
+
+def window(start, grain, time="2026-11-04T12:34:00Z", **more):
+    corrects = f'{{"window_start":"{start}","grain":"{grain}"}}'
+    return correction(corrects=corrects, time=f'"{time}"', **more)
+
+
+CORRECTIONS = [
+    (correction(), ACCEPTED),
+    (correction(corrects='{"id":"e"}', source='"x"'), ACCEPTED),
+    (correction(corrects='{"id":"e","x":1,"x":2}', x="1"), ACCEPTED),
+    (correction(corrects="null"), "CORRECTION_OF_NOTHING"),
+    (correction(corrects=None), "CORRECTION_OF_NOTHING"),
+    (correction(corrects="[]"), "CORRECTION_OF_NOTHING"),
+    (correction(corrects="{}"), "CORRECTION_OF_NOTHING"),
+    (correction(corrects='{"id":"e","grain":"day"}'), "CORRECTION_OF_NOTHING"),
+    (correction(corrects='{"source":"s"}'), "CORRECTION_OF_NOTHING"),
+    (correction(corrects='{"id":""}'), "CORRECTION_OF_NOTHING"),
+    (correction(corrects='{"id":1}'), "INVALID_CORRECTION"),
+    (correction(corrects='{"id":"e","source":1}'), "INVALID_CORRECTION"),
+    (correction(corrects='{"id":"e","id":"e"}'), "DUPLICATE_FIELD"),
+    (correction(corrects='{"id":"e","usage":{}}'), "MISSING_METER"),
+    (correction(corrects='{"id":"e","usage":{"t":-5}}'), "NEGATIVE_QUANTITY"),
+    (correction(corrects='{"id":"e","usage":{"requests":1}}'), "INVALID_METER_NAME"),
+    (correction(corrects='{"id":"e","usage":{"t":4}}'), "INVALID_CORRECTION"),
+    (correction(usage='{"t":1}', corrects=f'{{"id":"e","usage":{{"t":{LARGE}}}}}'), "INVALID_CORRECTION"),
+    (correction(usage='{"a":1,"b":1,"c":1}'), "TOO_MANY_METERS"),
+    (correction(usage='{"a":1,"b":1,"requests":-1}'), ACCEPTED),
+    (correction(usage='{"t":0}'), "INVALID_CORRECTION"),
+    (correction(usage='{"t":"-5","u":"2"}'), ACCEPTED),
+    (correction(usage='{"t":"--5"}'), "INVALID_QUANTITY"),
+    (correction(usage='{"t":"-"}'), "INVALID_QUANTITY"),
+    (correction(usage='{"t":-5.0}'), "INVALID_QUANTITY"),
+    (correction(usage=f'{{"x":{LARGE}}}'), ACCEPTED),
+    (correction(usage=f'{{"x":-{LARGE}}}', corrects='{"id":"e"}'), ACCEPTED),
+    (correction(usage=f'{{"x":-{LARGE}1}}', corrects='{"id":"e"}'), "QUANTITY_TOO_LARGE"),
+    (correction(usage='{"requests":1}'), "INVALID_CORRECTION"),
+    (correction(usage='{"requests":-1}'), ACCEPTED),
+    (correction(reason=None), "CORRECTION_WITHOUT_REASON"),
+    (correction(reason='""'), "CORRECTION_WITHOUT_REASON"),
+    (correction(author="1"), "CORRECTION_WITHOUT_AUTHOR"),
+    (correction(author='"' + "x" * 41 + '"'), "CORRECTION_WITHOUT_AUTHOR"),
+    (correction(type='"llm.usage"', usage='{"t":1}'), ACCEPTED),  # its other fields are unknown ones
+    (window("2026-11-04T12:34:00Z", "minute"), ACCEPTED),
+    (window("2026-11-04T13:34:00+01:00", "minute", "2026-11-04T12:34:59.999999Z"), ACCEPTED),
+    (window("2026-11-04T12:34:00Z", "minute", "2026-11-04T12:35:00Z"), "INVALID_CORRECTION"),
+    (window("2026-11-04T12:00:00Z", "hour"), ACCEPTED),
+    (window("2026-11-04T12:30:00Z", "hour"), "INVALID_CORRECTION"),
+    (window("2026-11-04T00:00:00Z", "day"), ACCEPTED),
+    (window("2026-11-04T00:00:00.000001Z", "day"), "INVALID_CORRECTION"),
+    (window("2026-11-02T00:00:00Z", "week"), ACCEPTED),
+    (window("2026-11-03T00:00:00Z", "week"), "INVALID_CORRECTION"),
+    (window("2026-11-02T00:00:00Z", "week", "2026-11-09T00:00:00Z"), "INVALID_CORRECTION"),
+    (window("2026-11-01T00:00:00Z", "month"), ACCEPTED),
+    (window("2026-11-01T00:00:00Z", "month", "2026-11-30T23:59:59Z"), ACCEPTED),
+    (window("2026-11-01T00:00:00Z", "month", "2026-12-01T00:00:00Z"), "INVALID_CORRECTION"),
+    (window("2024-02-01T00:00:00Z", "month", "2024-02-29T23:59:59Z"), ACCEPTED),
+    (window("2026-11-05T00:00:00Z", "day"), "INVALID_CORRECTION"),
+    (window("2026-11-04T12:34:00Z", "second"), "INVALID_CORRECTION"),
+    (window("2026-11-04", "day"), "INVALID_CORRECTION"),
+    (correction(corrects='{"grain":"day"}'), "INVALID_CORRECTION"),
+    (cloud(type='"usage.correction"', data=correction()), ACCEPTED),
+    (cloud(type='"usage.correction"', corrects=EVENT_NAMED), "CORRECTION_OF_NOTHING"),
+]
+LATE = [
+    (flat(reason='"r"', author='"a"'), ACCEPTED),
+    (flat(reason='"r"'), "CORRECTION_WITHOUT_AUTHOR"),
+    (flat(corrects="1", author='"a"', reason='"r"'), ACCEPTED),
+    (correction(), ACCEPTED),
+    (cloud(data=flat(reason='"r"', author='"a"')), ACCEPTED),
+    (cloud(reason='"r"', author='"a"'), "CORRECTION_WITHOUT_REASON"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "late"),
+    [(*row, False) for row in CORRECTIONS] + [(*row, True) for row in LATE],
+)
+def test_what_changes_a_bill_later(line, reason, late):
+    expected = check(line.encode(), late=late)
+    assert [row[1] for row in expected.rejected] == ([] if reason is ACCEPTED else [reason])
+
+
+AMOUNTS = (
+    st.integers(-3, 3)
+    | st.integers(0, 3)
+    | st.sampled_from(("-5", "5", "-0", "x", -(10**12), 10**12, 10**12 + 1, 1.5, None))
+)
+USAGES = st.dictionaries(
+    st.sampled_from(("t", "t", "u", "v", "w", "x", "requests", "No")), AMOUNTS, min_size=1, max_size=5
+)
+TEXTS = st.sampled_from(("", "s", "é", "x" * 41, None, 1))
+INSTANTS = st.builds(
+    lambda day, time, zone: f"2026-{day}T{time}{zone}",
+    st.sampled_from(("11-01", "11-02", "11-04", "11-30", "12-01")),
+    st.sampled_from(("00:00:00", "00:00:00", "12:00:00", "12:34:00", "23:59:60")),
+    st.sampled_from(("Z", "Z", "Z", "+01:00", "")),
+)
+GRAINS = st.sampled_from(("minute", "hour", "day", "week", "month", "year", None, 1))
+
+
+CORRECTS = st.fixed_dictionaries({}, optional={"source": TEXTS, "id": TEXTS, "usage": USAGES}) | st.fixed_dictionaries(
+    {"window_start": INSTANTS, "grain": GRAINS}, optional={"id": TEXTS}
+)
+CHANGES = st.one_of(
+    st.tuples(st.just("usage"), USAGES),
+    st.tuples(st.just("corrects"), CORRECTS),
+    st.tuples(st.just("corrects"), CORRECTS),
+    st.tuples(st.just("time"), INSTANTS),
+    st.tuples(st.sampled_from(("reason", "author", "x")), TEXTS),
+    st.tuples(st.just("type"), st.sampled_from(("usage.correction", "llm.usage", None))),
+)
+GOOD = [json.loads(line) for line, reason in CORRECTIONS + LATE if reason is ACCEPTED and "specversion" not in line]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(GOOD), st.lists(CHANGES, max_size=2), st.booleans())
+def test_corrections_of_any_values(line, changes, late):
+    check(json.dumps(line | dict(changes), ensure_ascii=False).encode(), late=late)
+
+
 # --- mutations -------------------------------------------------------------------------------------------
 
 PIECES = [
@@ -370,7 +515,7 @@ PIECES = [
     b'"model":null,', b'"t":1,', b'"requests":1,', b"Z", b"+01:00", b"T", b"60", b"x" * 41, b"\xef\xbb\xbf",
     b"[" * 64, b"]" * 64,
 ]  # fmt: skip
-SEEDS = [line if isinstance(line, bytes) else line.encode() for line, _ in TABLE if len(line) < 700]
+SEEDS = [line if isinstance(line, bytes) else line.encode() for line, _ in TABLE + CORRECTIONS if len(line) < 700]
 
 
 def mutated(rng):
