@@ -42,7 +42,7 @@ from .steps.watch_rules import RulesWatch, UsedRules
 from .steps.watch_usage import UsageWatch
 
 FLOW_ID = "tallyflow"
-LEDGER_AHEAD = 3
+LEDGER_AHEAD = 16
 """Batches that may wait for a writer's ledger."""
 LEARN_US = 10_000_000
 """Within this, every process of a job has learnt of a new version of the price book; each looks every second."""

@@ -16,7 +16,7 @@ from tests.oracle.batches import PROPERTY, PlainEvent, event_batch, event_batche
 from tests.oracle.ledger import PlainRow, file_batch, file_row, read
 
 from flow.schema import DIMENSIONS, LEDGER, LEDGER_AMENDED, LEDGER_FILE
-from flow.state.files import summed_up
+from flow.state.appender import Appender
 from flow.state.ledger import LedgerWriter, ledger_files, unsealed_files, unsealed_rows
 from flow.state.ledger_file import LedgerFile, as_ledger
 from flow.state.ledger_lookup import find_events
@@ -141,13 +141,14 @@ def test_an_open_file_of_an_older_version_is_sealed_as_it_is(tmp_path: Path) -> 
     folder = tmp_path / "ledger"
     path = folder / "open" / f"{LINEAGE}-{SHARD}-000001.pieces"
     path.parent.mkdir(parents=True)
-    length = 0
+    end = Appender(path)
     for part in (before[:25], before[25:]):
         batch = old_batch(part)
-        piece = Piece(path, length, batch.schema)
+        piece = Piece(end, batch.schema)
         piece.write(pa.Table.from_batches([batch]))
-        length = piece.close({"price_book": "b"})
-    file = {"number": 1, "length": length, "crc32": summed_up(path)[1], "opened_us": NOW_US, "closed": False}
+        piece.close({"price_book": "b"})
+    end.sync()
+    file = {"number": 1, "length": end.length, "crc32": end.crc32, "opened_us": NOW_US, "closed": False}
 
     writer = LedgerWriter(folder, LINEAGE, SHARD)
     writer.resume({"next": 2, "files": [file]})

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from ..errors import StateError
 from ..faults import point
 from ..schema import DIMENSIONS, LEDGER_FILE, STANDARD_METERS
+from .appender import Appender
 from .files import append, cut_back, explain, make_folder, summed_up, sync_file, sync_folder
 from .ledger_file import as_ledger, is_of_now
 from .pieces import Footer, Piece, footers, rows, whole_footer
@@ -39,15 +40,18 @@ GROUP_ROWS_MIN = 1 << 14
 _CODED = ("source", *DIMENSIONS, "source_position.origin", "other_usage.key_value.key")
 """Columns of texts that repeat."""
 
-_NUMBERS = ("time", *STANDARD_METERS, "source_position.position", "other_usage.key_value.value")
+_NUMBERS = (
+    "time",
+    *STANDARD_METERS,
+    "source_position.position",
+    "source_position.message_byte",
+    "other_usage.key_value.value",
+)
 
 _WRITING: dict[str, Any] = {
-    "compression": {
-        # An id compresses to no less than half, for as much time as all other columns together; lz4 leaves a tenth more
-        # of those than zstd, for five sixths of the time.
-        **dict.fromkeys((*_CODED, *_NUMBERS, "source_position.message_byte", "amends"), "lz4"),
-        "id": "none",
-    },
+    # An id compresses to no less than half, for as much time as all other columns take; codes and differences of
+    # numbers, which are packed into few bits, get smaller by a twentieth.
+    "compression": {"amends": "lz4"},
     "use_dictionary": list(_CODED),
     "column_encoding": dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
     "write_statistics": ["time"],  # by which row groups are chosen
@@ -91,8 +95,7 @@ class LedgerWriter:
         self._schema = LEDGER_FILE  # of what is held, with all columns that this run has needed so far
         self._held_rows = 0
         self._piece: Piece | None = None
-        self._end = 0  # of the file that is appended to, with the pieces that this epoch has ended
-        self._summed = (0, 0)  # how far that file is summed up, and its checksum there
+        self._end: Appender | None = None  # of the file that is appended to
         self._files: list[OpenFile] = []
         self._next = 1
 
@@ -119,8 +122,7 @@ class LedgerWriter:
             cut_back(self.path(file.number), file.length)
             _check(self.path(file.number), file)
             self._files.append(file if self._goes_on(file) else replace(file, closed=True))
-        self._summed = next(((file.length, file.crc32) for file in self._files if not file.closed), (0, 0))
-        self._end = self._summed[0]
+        self._end = None
         kept = {self.path(file.number) for file in self._files}
         for path in self._open.glob(f"{self._lineage}-{self._writer}-*.pieces"):
             if path not in kept:
@@ -149,21 +151,22 @@ class LedgerWriter:
             return
         table = pa.Table.from_batches(self._held).unify_dictionaries()
         self._held, self._held_rows = [], 0
-        path = self.path(self._appended().number)
+        file = self._appended()
+        path = self.path(file.number)
         try:
+            if self._end is None:
+                self._end = Appender(path, file.length, file.crc32)
             if self._piece is not None and self._piece.schema != table.schema:
                 self._end_piece()
             if self._piece is None:
-                self._piece = Piece(path, self._end, table.schema, **_WRITING)
+                self._piece = Piece(self._end, table.schema, **_WRITING)
             self._piece.write(table)
-            self._piece.sync()  # beside the dataflow; what is left for the snapshot is little
-            self._summed = summed_up(path, *self._summed)
         except OSError as error:
             raise explain(error, path, "append") from error
 
     def _end_piece(self) -> None:
         if self._piece is not None:
-            self._end = self._piece.close({_BOOK: self._book()})
+            self._piece.close({_BOOK: self._book()})
             self._piece = None
 
     def _appended(self) -> OpenFile:
@@ -173,28 +176,27 @@ class LedgerWriter:
             file = OpenFile(self._next, 0, 0, -1)
             self._next += 1
             self._files.append(file)
-            self._end, self._summed = 0, (0, 0)
+            self._end = None
         return file
 
     def snapshot(self, now_us: int) -> dict[str, Any]:
         """Makes the epoch's events durable, and says how far the open files go. Raises StateError."""
         self._write()
-        if self._piece is not None:
-            file = self._appended()
+        if self._piece is not None and self._end is not None:
+            file, end = self._appended(), self._end
             path = self.path(file.number)
             point("ledger.before_append")
             try:
                 self._end_piece()
-                sync_file(path)
+                end.sync()
                 point("ledger.after_append")
                 if not file.length:
                     sync_folder(self._open)
-                self._summed = summed_up(path, *self._summed)
             except OSError as error:
                 raise explain(error, path, "append") from error
             opened_us = file.opened_us if file.length else now_us
-            closed = self._end >= self._file_bytes or now_us // _HOUR_US != opened_us // _HOUR_US
-            self._files[self._files.index(file)] = OpenFile(file.number, self._end, self._summed[1], opened_us, closed)
+            closed = end.length >= self._file_bytes or now_us // _HOUR_US != opened_us // _HOUR_US
+            self._files[self._files.index(file)] = OpenFile(file.number, end.length, end.crc32, opened_us, closed)
         return self._manifest()
 
     def _manifest(self) -> dict[str, Any]:

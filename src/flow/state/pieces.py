@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StateError
+from .appender import Appender
 
 _MAGIC = b"PAR1"
+_ZEROS = bytes(1 << 20)
 _TAIL_BYTES = 8
 """Length of a footer, and magic."""
 _UNREADABLE = (OSError, pa.ArrowException)
@@ -31,33 +33,47 @@ Footer = Any
 class Piece:
     """A piece that is being written at the end of a file. Raises StateError, OSError."""
 
-    def __init__(self, path: Path, at: int, schema: pa.Schema, **options: Any) -> None:
-        """`at`: the length that the file must have; `options`: those of ParquetWriter."""
+    def __init__(self, file: Appender, schema: pa.Schema, **options: Any) -> None:
+        """`options`: those of ParquetWriter."""
         self.schema = schema
-        self._file = pa.OSFile(str(path), "ab")
-        if (length := self._file.tell()) != at:
-            self._file.close()
-            raise StateError(f"{path}: is {length} bytes long, {at} are recorded; was it changed by hand?")
-        # Bytes go to the end of the file whatever the place says, but Arrow begins to write at place 0 only; behind the
-        # first bytes the place is the true one again.
-        os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-        self._writer = pq.ParquetWriter(self._file, schema, store_schema=False, **options)
+        end = _End(file)
+        sink = pa.PythonFile(end, mode="w")
+        self._writer = pq.ParquetWriter(sink, schema, store_schema=False, **options)
+        end.pass_over(sink, file.length - len(_MAGIC))
 
     def write(self, table: pa.Table) -> None:
         """Writes rows, as one row group."""
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
-    def sync(self) -> None:
-        """Makes durable what is there."""
-        os.fsync(self._file.fileno())
-
-    def close(self, said: Mapping[str, str]) -> int:
-        """Writes the footer, with what is `said` as metadata; the length of the file now, which is not synced."""
+    def close(self, said: Mapping[str, str]) -> None:
+        """Writes the footer, with what is `said` as metadata."""
         self._writer.add_key_value_metadata(dict(said))
         self._writer.close()
-        length = int(self._file.tell())
-        self._file.close()
-        return length
+
+
+class _End:
+    """The end of a file as Arrow sees it, which counts places from the first byte that it has written."""
+
+    closed = False
+
+    def __init__(self, file: Appender) -> None:
+        self._file: Appender | None = file
+
+    def write(self, piece: bytes) -> int:
+        return self._file.write(piece) if self._file is not None else len(piece)
+
+    def pass_over(self, sink: pa.PythonFile, count: int) -> None:
+        """Lets Arrow count bytes that are there already: it writes zeros, which go nowhere."""
+        file, self._file = self._file, None
+        while count:
+            count -= sink.write(memoryview(_ZEROS)[:count])
+        self._file = file
+
+    def flush(self) -> None:
+        """Nothing is held back for the file's end."""
+
+    def close(self) -> None:
+        """The file goes on."""
 
 
 def footers(path: Path, length: int | None = None) -> list[Footer]:

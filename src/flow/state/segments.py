@@ -16,7 +16,8 @@ from pathlib import Path
 from isal.isal_zlib import crc32
 
 from ..errors import StateError
-from .files import append, cut_back, explain, make_folder, sync_file, sync_folder
+from .appender import Appender
+from .files import cut_back, explain, make_folder, sync_folder
 
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
@@ -32,7 +33,8 @@ class SegmentFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lengths: dict[int, int] = {}
-        self._unsynced: set[int] = set()
+        self._ends: dict[int, Appender] = {}  # of what was appended to since the last sync, and of the newest
+        self._synced: set[int] = set()  # whose names are durable
 
     def path(self, number: int) -> Path:
         return self._folder / f"segment-{number:08d}.fps"
@@ -42,7 +44,7 @@ class SegmentFiles:
         if self._folder.exists():
             shutil.rmtree(self._folder)
         make_folder(self._folder)
-        self._lengths, self._unsynced = {}, set()
+        self._lengths, self._ends, self._synced = {}, {}, set()
 
     def resume(self, lengths: dict[int, int]) -> None:
         """Cuts every file back to its recorded length and removes the ones that are not recorded. Raises StateError."""
@@ -50,29 +52,32 @@ class SegmentFiles:
             make_folder(self._folder)
         for number, length in lengths.items():
             cut_back(self.path(number), length)
-        self._lengths = dict(lengths)
+        self._lengths, self._ends, self._synced = dict(lengths), {}, set(lengths)
         for path in self._folder.glob("segment-*.fps"):
             if path not in {self.path(number) for number in lengths}:
                 path.unlink()
 
     def append(self, number: int, records: bytes | memoryview) -> None:
         """Appends one chunk, which is durable after `sync`. Raises StateError."""
-        length = self._lengths.get(number)
-        pieces: list[bytes | memoryview] = [] if length else [_HEADER]
+        end = self._ends.get(number)
+        if end is None:
+            end = self._ends[number] = Appender(self.path(number), self._lengths.get(number, 0))
+        if not end.length:
+            end.write(_HEADER)
         for start in range(0, len(records), _CHUNK_BYTES_MAX):
             chunk = memoryview(records)[start : start + _CHUNK_BYTES_MAX]
-            pieces += [_CHUNK.pack(len(chunk), crc32(chunk)), chunk]
-        append(self.path(number), length or 0, pieces, synced=False)
-        self._unsynced.add(number)
-        if length is None:
-            sync_folder(self._folder)
-        self._lengths[number] = (length or 0) + sum(map(len, pieces))
+            end.write(_CHUNK.pack(len(chunk), crc32(chunk)))
+            end.write(chunk)
+        self._lengths[number] = end.length
 
     def sync(self) -> None:
         """Makes all that was appended durable. Raises StateError."""
-        for number in sorted(self._unsynced):
-            sync_file(self.path(number))
-        self._unsynced.clear()
+        for end in self._ends.values():
+            end.sync()
+        if self._ends.keys() - self._synced:
+            sync_folder(self._folder)
+            self._synced |= self._ends.keys()
+        self._ends = {number: end for number, end in self._ends.items() if number == max(self._ends)}
 
     def length(self, number: int) -> int:
         return self._lengths[number]
@@ -92,7 +97,7 @@ class SegmentFiles:
     def remove(self, number: int) -> None:
         """Deletes a segment that no durable snapshot names any more."""
         self._lengths.pop(number, None)
-        self._unsynced.discard(number)
+        self._ends.pop(number, None)
         self.path(number).unlink(missing_ok=True)
 
 

@@ -106,10 +106,18 @@ class Decoded:
         return (self, *self.apart)
 
 
+_ZEROS = pa.repeat(pa.scalar(0, pa.int32()), 1 << 17)
+
+
+def zeros(count: int) -> pa.Int32Array:
+    """So many zeros; up to the rows of a large batch, no memory is written for them."""
+    return _ZEROS.slice(0, count) if count <= len(_ZEROS) else pa.repeat(pa.scalar(0, pa.int32()), count)
+
+
 def places(positions: pa.Int64Array, messages: Messages | None) -> tuple[pa.Int64Array, pa.Int32Array]:
     """Positions as they count in the whole origin, and the byte within the message; 0 where there are no messages."""
     if messages is None:
-        return positions, pa.repeat(pa.scalar(0, pa.int32()), len(positions))
+        return positions, zeros(len(positions))
     place = positions.to_numpy()
     message = np.searchsorted(messages.starts, place, side="right") - 1
     byte = place - messages.starts[message]

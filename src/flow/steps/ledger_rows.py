@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from ..kernels import Rows
 from ..kernels.ledger import spread_usage
 from ..schema import AMENDS, DIMENSIONS, LEDGER_FILE, LEDGER_USAGE, OTHER_USAGE, STANDARD_METERS
-from .batches import places
+from .batches import places, zeros
 from .route import Routed
 
 _TAKEN = ("id", "source", "event_time_us", *DIMENSIONS, "position")
@@ -43,8 +43,8 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
 
 def _source_position(routed: Routed, positions: pa.Int64Array) -> pa.StructArray:
     position, message_byte = places(positions, routed.messages)
-    origins = pa.repeat(pa.scalar(0, pa.int32()), len(positions))
+    origins = pa.DictionaryArray.from_arrays(zeros(len(positions)), pa.array([routed.origin]))
     return pa.StructArray.from_arrays(
-        [pa.DictionaryArray.from_arrays(origins, pa.array([routed.origin])), position, message_byte],
+        [origins, position, message_byte],
         fields=list(LEDGER_FILE.field("source_position").type),
     )
