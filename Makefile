@@ -68,8 +68,10 @@ lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/mypy
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src/_core  # it calls pycodestyle by name
 
-bench: $(VENV)/.bench ## Run the benchmarks; results go to benchmarks/results
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+ONLY ?=
+FULL ?=
+bench: $(VENV)/.bench ## Run the benchmarks (ONLY="rating rules", FULL=1), and tell what they come to
+	@$(PY) benchmarks/bench.py $(if $(FULL),--full) $(ONLY)
 
 MAY_LACK_VALGRIND ?=
 instructions: build ## Count what instructions the kernels take, under valgrind; 10 % more than accepted is an error

@@ -1,6 +1,6 @@
 """How exact is it when everything fails: Tallyflow beside three at-least-once designs, through the same misfortunes.
 
-    python benchmarks/accuracy.py [--events 10000000] [--kills 20] [--outages 5] [--sides NAME ...] [--result FILE]
+    python benchmarks/accuracy.py [--events 10000000] [--kills 20] [--outages 5] [--sides NAME ...]
 
 2 % of the events are duplicates (half of them with a time of their own; up to a fifth of all events lie between, and so
 do restarts), 0.1 % conflict, and times are in disorder by up to half an hour of two. Each side is killed with SIGKILL
@@ -24,7 +24,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from decimal import Context
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from event_truth import Cell, Cells, Places, digests, fingerprints, joined, rate, truth
+from figures import Figure, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +48,6 @@ from flow.schema import DIMENSIONS, REQUESTS
 from flow.store import StoreClient, connect
 from flow.store.client import StoreUnavailable
 
-RESULTS = Path(__file__).parent / "results"
 BLOOM_FALSE = 0.001
 OUTAGES_WITH_A_KILL = 2
 RETRY_S = 0.1
@@ -424,10 +423,19 @@ def report(options: argparse.Namespace, sides: list[dict[str, Any]]) -> None:
             f"{side['digest_mismatches']:,}",
         )
     Console(width=120).print(table)
-    path = options.result or RESULTS / f"accuracy-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"events": options.events, "seed": options.seed, "sides": sides}, indent=1) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    result = {"events": options.events, "seed": options.seed, "sides": sides}
+    keep("accuracy", figures_of(result), result, options.results)
+
+
+def figures_of(result: dict[str, Any]) -> list[Figure]:
+    """What is lost and counted twice; nothing may be, where we are."""
+    figures = []
+    for side in result["sides"]:
+        under = f"{side['side']}, {result['events']:,} events, {side['kills']} kills, {side['outages']} outages"
+        most = 0 if side["side"] == "tallyflow" else None
+        wrong = side["events_lost"] + side["events_counted_twice"]
+        figures.append(Figure(f"{under}: lost or counted twice", wrong, at_most=most))
+    return figures
 
 
 def main() -> None:
@@ -435,16 +443,15 @@ def main() -> None:
         design, folder, *numbers = sys.argv[2:]
         child(design, Path(folder), *map(int, numbers))
         return
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--outages", type=int, default=5)
-    parser.add_argument("--epoch-ms", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--data", help="where state and stores are kept; default: a temporary folder")
-    parser.add_argument("--result", type=Path, help="where the JSON goes; default: results/ beside this file")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=10_000_000)
+    arguments.add_argument("--kills", type=int, default=20)
+    arguments.add_argument("--outages", type=int, default=5)
+    arguments.add_argument("--epoch-ms", type=int, default=200)
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    arguments.add_argument("--data", help="where state and stores are kept; default: a temporary folder")
+    options = arguments.parse_args()
     book = parse_price_book(prices_yaml(), "prices")
     rates = Rates(book.prices, book.unbilled)
     wanted = truth(spec_of(options.events), rates)

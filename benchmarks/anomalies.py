@@ -1,7 +1,7 @@
 """How well anomalies are found: faults of each kind, put into real traces by a seed, and what was flagged of them.
 
-    python benchmarks/anomalies.py [--seeds 3] [--data FOLDER] [--save]
-    python benchmarks/anomalies.py --cost [--events 10000000] [--repeat 3] [--save]
+    python benchmarks/anomalies.py [--seeds 3] [--data FOLDER]
+    python benchmarks/anomalies.py --cost [--events 10000000] [--repeat 3]
 
 The traces: ServeGen, 14 days of production clients (m-small 43, m-mid 109), each client's arrivals scaled to at most
 20,000 or 10,000 requests, with its bursts and its token histograms as published (a client without histograms gets those
@@ -16,8 +16,6 @@ flags are false, and are told by customer-month.
 --cost: whole runs with and without anomalies, interleaved, on the workload of benchmarks/columnar.py.
 """
 
-import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -36,6 +34,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from columnar import write_events
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -54,10 +53,10 @@ from flow.steps.watch_usage import UsageWatch
 from flow.traces import servegen
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-RESULTS = Path(__file__).parent / "results"
 TRACES = {"servegen_m_small": 20_000, "servegen_m_mid": 10_000}
 """And how many requests a client may have."""
 HOUR_US = 3_600_000_000
+FALSE_FLAGS_MAX = 1
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 BEGIN_HOUR = int(BEGIN.timestamp()) // 3600
 HOURS, LEARNT_HOURS = 14 * 24, 48
@@ -505,18 +504,30 @@ def cost(events: int, repeat: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--cost", action="store_true")
-    parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
-    asked = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--data", type=Path, default=DATA)
+    arguments.add_argument("--cost", action="store_true")
+    arguments.add_argument("--events", type=int, default=10_000_000)
+    arguments.add_argument("--repeat", type=int, default=3)
+    asked = arguments.parse_args()
     result = cost(asked.events, asked.repeat) if asked.cost else accuracy(asked.data, asked.seeds)
-    if asked.save:
-        name = f"anomalies{'-cost' if asked.cost else ''}-{datetime.now(UTC):%Y-%m-%d}.json"
-        (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n")
+    keep("anomalies-cost" if asked.cost else "anomalies", figures_of(result), result, asked.results)
+
+
+def figures_of(result: dict[str, Any]) -> list[Figure]:
+    """What it costs; or how many flags are false, and how many faults of each kind are found."""
+    if "wall" in result:
+        return [
+            Figure("time of a run with anomalies", result["wall"]),
+            Figure("its CPU time", result["cpu"]),
+        ]
+    flags = float(result["false_flags_per_customer_month"])
+    figures = [Figure("false flags a customer and month, on clean traces", flags, at_most=FALSE_FLAGS_MAX)]
+    for kind, found in result["kinds"].items():
+        if found["faults"]:
+            figures.append(Figure(f"faults found, {kind.replace('_', ' ')}", float(found["recall"])))
+    return figures
 
 
 if __name__ == "__main__":

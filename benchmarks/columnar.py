@@ -23,13 +23,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -44,7 +45,7 @@ RATES_FEMTO = {
     "cached_input_tokens": [300_000_000 + 500 * n for n in range(MODELS)],
     "output_tokens": [2_400_000_000 + n for n in range(MODELS)],
 }
-RESULTS = Path(__file__).parent / "results"
+AIM_BESIDE_BEST = 4
 
 
 def write_events(path: Path, events: int, minutes: int, *, customers: int = CUSTOMERS, live_keys: int = 0) -> None:
@@ -178,17 +179,27 @@ def run_tallyflow(events: Path, folder: Path, epoch: str, *, anomalies: bool) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, action="append", help="may stand more than once; 10 million a minute")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--epoch", default="5s")
-    parser.add_argument("--data", type=Path, help="keep the events file here, and use it again")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, action="append", help="may stand more than once; 10 million a minute")
+    arguments.add_argument("--repeat", type=int, default=3)
+    arguments.add_argument("--epoch", default="5s")
+    arguments.add_argument("--data", type=Path, help="keep the events file here, and use it again")
+    options = arguments.parse_args()
     results = [compare(events, max(events // 10_000_000, 1), options) for events in options.events or [10_000_000]]
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"columnar-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    keep("columnar", figures_of(results), results, options.results)
+
+
+def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
+    """Our throughput beside that of the best of the others."""
+    figures = []
+    for result in results:
+        ratios = {side["side"]: side["ratio"] for side in result["sides"]}
+        ours = ratios.pop("Tallyflow, 1 worker")
+        ratios.pop("with anomalies")
+        best = max(ratios, key=lambda side: ratios[side])
+        what = f"Parquet to rollups, {result['events']:,} events: throughput beside {best}"
+        figures.append(Figure(what, round(ours / ratios[best], 3), at_least=AIM_BESIDE_BEST))
+    return figures
 
 
 def compare(count: int, minutes: int, options: argparse.Namespace) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """How often the interval of an open invoice held: real traces, replayed in the order in which late reporters tell them.
 
-    python benchmarks/confidence.py [--data DIR] [--events 30000] [--customers 5] [--seed 1] [--save]
+    python benchmarks/confidence.py [--data DIR] [--events 30000] [--customers 5] [--seed 1]
 
 Real traces say when each request was, and not when it was reported. So each event gets a delay, drawn from a seed:
 
@@ -21,13 +21,10 @@ Without --data: synthetic events of 14 days, more by day than by night, of custo
 if fewer than nine of ten intervals held.
 """
 
-import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from figures import Figure, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -51,7 +49,6 @@ from flow.steps.rate import Rater
 from flow.steps.route import route
 from flow.traces import BASE_TIME, aider, build_batch, columnar_schema, servegen
 
-RESULTS = Path(__file__).parent / "results"
 SECOND_US, HOUR_US = 1_000_000, 3_600_000_000
 HORIZON_US = 72 * HOUR_US
 BLOCK_US = 300 * SECOND_US
@@ -256,13 +253,12 @@ def calibrate(billed: Billed, customers: list[str], minutes: int) -> Held:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder of the traces; absent: synthetic events")
-    parser.add_argument("--events", type=int, default=30_000, help="of each trace, about")
-    parser.add_argument("--customers", type=int, default=5, help="the largest of each trace")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--data", type=Path, help="the folder of the traces; absent: synthetic events")
+    arguments.add_argument("--events", type=int, default=30_000, help="of each trace, about")
+    arguments.add_argument("--customers", type=int, default=5, help="the largest of each trace")
+    arguments.add_argument("--seed", type=int, default=1)
+    given = arguments.parse_args()
     results: list[dict[str, Any]] = []
     for name, events in traces(given.data, given.events, given.seed):
         clients = events.column("customer").combine_chunks().dictionary_encode()
@@ -275,12 +271,17 @@ def main() -> int:
                 held = calibrate(billed, largest[: given.customers], minutes)
                 results.append({"trace": name, "delays": model, "minutes_past_the_hour": minutes, **figures(held)})
     print_results(results)
-    if given.save:
-        day = datetime.now(UTC).strftime("%Y-%m-%d")
-        (RESULTS / f"confidence-{day}.json").write_text(json.dumps(results, indent=1) + "\n")
+    keep("confidence", figures_of(results), results, given.results)
     made, kept = (sum(row[name] for row in results) for name in ("not_just_zero", "not_just_zero_held"))
     print(f"{kept:,} of {made:,} intervals that are not just 0 held: {kept / max(made, 1):.2%}", file=sys.stderr)
     return 0 if made and kept >= made * CONFIDENCE else 1
+
+
+def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
+    """How many intervals held that were not just 0; what is promised holds for all of them together."""
+    made, kept = (sum(row[name] for row in results) for name in ("not_just_zero", "not_just_zero_held"))
+    what = "intervals of open invoices that held, of those that are not just 0"
+    return [Figure(what, round(kept / max(made, 1), 4), at_least=float(CONFIDENCE))]
 
 
 def figures(held: Held) -> dict[str, Any]:

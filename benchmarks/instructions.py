@@ -24,7 +24,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from baseline import FILE, Accepted, Built, Counts, accept, compare, load
 from rich.console import Console
@@ -36,6 +36,7 @@ ROWS = 16_384
 """Enough that what a call costs once is below an instruction an event."""
 TOLD_FROM = 1.0  # instructions an event; a kernel that does less has no part in a piece of work
 KERNELS = Path(_core.__file__).parent
+Given = TypeVarTuple("Given")
 Of = TypeVar("Of")
 
 
@@ -49,9 +50,9 @@ def work_to_be_counted(told: Path) -> None:
 
     done: list[tuple[str, int]] = []
 
-    def measure(what: str, events: int, work: Callable[[], Of]) -> Of:
+    def measure(what: str, events: int, work: Callable[[*Given], Of], *given: *Given) -> Of:
         os.getppid()
-        found = work()
+        found = work(*given)
         os.getppid()
         done.append((what, events))
         return found

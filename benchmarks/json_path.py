@@ -13,22 +13,22 @@ together and half a million events a minute, as CloudEvents; `flat`, the same in
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from columnar import DIMENSIONS, METERS, RESULTS, Run, measured, run_tallyflow, write_events
+from columnar import DIMENSIONS, METERS, Run, measured, run_tallyflow, write_events
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -149,20 +149,26 @@ SIDES: dict[str, Callable[[Path, str, Path], Run]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="keep the events files here, and use them again")
-    parser.add_argument("--workload", choices=list(WORKLOADS), action="append")
-    parser.add_argument("--side", choices=list(SIDES), action="append", help="writes no results")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=5_000_000)
+    arguments.add_argument("--repeat", type=int, default=3)
+    arguments.add_argument("--data", type=Path, help="keep the events files here, and use them again")
+    arguments.add_argument("--workload", choices=list(WORKLOADS), action="append")
+    arguments.add_argument("--side", choices=list(SIDES), action="append", help="writes no results")
+    options = arguments.parse_args()
     results = [compare(workload, options) for workload in options.workload or WORKLOADS]
-    if options.side:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"json-path-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    if not options.side:
+        keep("json-path", figures_of(results), results, options.results)
+
+
+def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
+    """Our throughput beside that of Polars' reader."""
+    return [
+        Figure(f"NDJSON to rollups, {result['workload']}: throughput beside Polars reading", side["ratio"], at_least=2)
+        for result in results
+        for side in result["sides"]
+        if side["side"] == TALLYFLOW
+    ]
 
 
 def compare(workload: str, options: argparse.Namespace) -> dict[str, object]:

@@ -1,9 +1,10 @@
 """Made-up events, and what every kernel does with them, piece by piece, for whoever measures it."""
 
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from rules import write_rules
 
 from flow.config import Anomalies
 from flow.kernels import (
+    Combiner,
     FingerprintSet,
     Identity,
     Verdicts,
@@ -27,7 +29,7 @@ from flow.rules.checker import Checker
 from flow.schema import DIMENSIONS as ALL_DIMENSIONS
 from flow.schema import EVENTS, STANDARD_METERS
 from flow.steps.batches import Limits, Lines, Rejects
-from flow.steps.combine import BlockBuilder
+from flow.steps.combine import BlockBuilder, Rollup, Tables
 from flow.steps.correct import Corrector, cost_of
 from flow.steps.decode import decode
 from flow.steps.deduplicate import Judged
@@ -37,20 +39,22 @@ from flow.steps.watch_usage import UsageWatch
 
 START_US = 1_790_000_040_000_000
 HOUR_US = 3_600_000_000
+ROWS_PER_FILE = 1_000_000
+Given = TypeVarTuple("Given")
 Of = TypeVar("Of")
 
 
 class Measure(Protocol):
     """Does a piece of work and notes what it took; `events`: how many it was done for."""
 
-    def __call__(self, what: str, events: int, work: Callable[[], Of]) -> Of: ...
+    def __call__(self, what: str, events: int, work: Callable[[*Given], Of], *given: *Given) -> Of: ...
 
 
 # ---- Events --------------------------------------------------------------------------------------------------------
 
 
-def event_batch(number: int, rows: int, keys: int, customers: int = CUSTOMERS) -> pa.RecordBatch:
-    """EVENTS of one minute as a Parquet file gives them: ids of 36 characters, one of `keys` combinations each."""
+def event_batch(number: int, rows: int, keys: int, customers: int = CUSTOMERS, minute: int = 0) -> pa.RecordBatch:
+    """EVENTS of a minute as a Parquet file gives them: ids of 36 characters, one of `keys` combinations each."""
     random = np.random.default_rng(number)
     rest, customer = np.divmod(random.integers(0, keys, rows), customers)
     codes, texts = {"customer": customer}, {"customer": [f"customer-{n:05d}" for n in range(customers)]}
@@ -67,7 +71,7 @@ def event_batch(number: int, rows: int, keys: int, customers: int = CUSTOMERS) -
     ids = np.frombuffer(b"0123456789abcdef", np.uint8)[random.integers(0, 16, (rows, 36), dtype=np.uint8)]
     offsets = np.arange(0, 36 * rows + 1, 36, dtype=np.int32)
     columns["id"] = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(ids))
-    columns["event_time_us"] = pa.array(START_US + np.arange(rows) * 60_000_000 // rows)
+    columns["event_time_us"] = pa.array(START_US + 60_000_000 * minute + np.arange(rows) * 60_000_000 // rows)
     columns["position"] = pa.array(np.arange(rows))
     columns["usage"] = usage_lists(
         rows,
@@ -110,6 +114,39 @@ def judged_batch(events: pa.RecordBatch, identity: Identity) -> Judged:
     return Judged(routed, Verdicts(every, rows, 0, nothing, 0, nothing, 0), START_US + 60_000_000)
 
 
+def read(tables: Tables) -> None:
+    """Has all rows made, and keeps none."""
+    for _, found in tables:
+        deque(found.batches, maxlen=0)
+
+
+# ---- The way of most events ---------------------------------------------------------------------------------------
+
+
+def decoded_to_block(batches: Iterable[pa.RecordBatch], measure: Measure) -> tuple[int, int]:
+    """Everything between decoded columns and the rows of a block; how many events and rows of minutes those are."""
+    known, rater, combiner = FingerprintSet(None, 1), Rater(parse_price_book(price_file(), "plain")), Combiner("USD")
+    total = 0
+    for events in batches:
+        rows, times = events.num_rows, events.column("event_time_us")
+        identity = measure("identify", rows, identify, events)
+        verdicts = measure("judge", rows, known.judge, identity, times, None, rows)
+        accepted = verdicts.accepted, verdicts.accepted_count
+        amounts = measure("rate", rows, rater.plain_amounts, events, *accepted)
+        measure("add up", rows, combiner.add, events, identity, amounts, *accepted)
+        total += rows
+    minutes = combiner.rows
+
+    def leave() -> None:
+        combiner.cut()
+        rollup = Rollup(combiner, "USD")
+        for day in (False, True):
+            read(("", found) for found in rollup.files(day, ROWS_PER_FILE))
+
+    measure("cut", total, leave)
+    return total, minutes
+
+
 # ---- What kernels do ------------------------------------------------------------------------------------------------
 
 
@@ -117,25 +154,25 @@ def every_kernel(rows: int, measure: Measure) -> None:
     """Each kernel on `rows` events, with nothing but its input made ready."""
     events, one_key_each = event_batch(0, rows, rows // 16, 1000), event_batch(1, rows, 1000 * rows, 1000)
     _read(events, measure)
-    identity = measure("identify", rows, lambda: identify(events))
-    measure("split over four shards", rows, lambda: split_by_shard(identity.fingerprint, 4))
+    identity = measure("identify", rows, identify, events)
+    measure("split over four shards", rows, split_by_shard, identity.fingerprint, 4)
     with tempfile.TemporaryDirectory() as folder:
         checker = Checker(load_rule_book(write_rules(Path(folder))).rules)
     too_late_us = START_US + 3650 * 24 * HOUR_US + 1_000_000  # for the events of the first second
     for what, now_us in (("20 rules that pass", START_US), ("20 rules, some fail", too_late_us)):
-        measure(what, rows, lambda now_us=now_us: checker.failures(events, now_us))
+        measure(what, rows, checker.failures, events, now_us)
     _deduplicate(identity, rows, measure)
     raters = {"rate": Rater(parse_price_book(price_file(), "plain")), "rate in context tiers": Rater(tiered_book())}
     for what, rater in raters.items():
         rater.plain_amounts(events, None, rows)  # which compiles the prices that these events need
-        measure(what, rows, lambda rater=rater: rater.plain_amounts(events, None, rows))
+        measure(what, rows, rater.plain_amounts, events, None, rows)
     for kind, batch in (("keys that repeat", events), ("a key each", one_key_each)):
         _add_up(kind, batch, raters["rate"], measure)
     before, after = (cost_of(rater, events) for rater in raters.values())
     corrector = Corrector("USD")
-    measure("correct", rows, lambda: corrector.add(events, before, after))
-    measure("cut corrections", rows, lambda: [list(found.batches) for _, found in corrector.cut()])
-    measure("spread for the ledger", rows, lambda: spread_usage(events, None, rows, STANDARD_METERS))
+    measure("correct", rows, corrector.add, events, before, after)
+    measure("cut corrections", rows, read, corrector.cut())
+    measure("spread for the ledger", rows, spread_usage, events, None, rows, STANDARD_METERS)
 
 
 def _read(events: pa.RecordBatch, measure: Measure) -> None:
@@ -143,37 +180,37 @@ def _read(events: pa.RecordBatch, measure: Measure) -> None:
     now_us, rows = START_US + HOUR_US, events.num_rows
     for what, head in (("decode lines", flat), ("decode lines with fields to skip", more)):
         lines = as_lines(events, head)
-        found = measure(what, rows, lambda lines=lines: decode(lines, Limits(), now_us))
+        found = measure(what, rows, decode, lines, Limits(), now_us)
         assert found.events.num_rows == rows, found.rejected.slice(0, 1).to_pylist()
     quantity = events.column("usage").values.field("quantity").to_numpy().reshape(-1, len(METERS))
     meters = {meter: pa.array(quantity[:, n].copy()) for n, meter in enumerate(METERS)}
     meters["images"] = pa.array([None, 1] * (rows // 2), pa.int32())
-    measure("interleave columns", rows, lambda: interleaved_usage(meters, rows, 10**12))
+    measure("interleave columns", rows, interleaved_usage, meters, rows, 10**12)
 
 
 def _deduplicate(identity: Identity, rows: int, measure: Measure) -> None:
     """New ids; the same once more; and others behind six sealed generations."""
     known = FingerprintSet(72 * HOUR_US, 12 * HOUR_US)
     times = pa.array(START_US + np.arange(rows))
-    measure("judge new ids", rows, lambda: known.judge(identity, times, None, rows))
-    measure("judge duplicates", rows, lambda: known.judge(identity, times, None, rows))
+    measure("judge new ids", rows, known.judge, identity, times, None, rows)
+    measure("judge duplicates", rows, known.judge, identity, times, None, rows)
     learnt, restored = (
         [bytes(chunk) for _, _, chunk in known.take_journal()],
         FingerprintSet(72 * HOUR_US, 12 * HOUR_US),
     )
-    measure("restore a sealed segment", rows, lambda: restored.restore(0, START_US, rows, learnt))
+    measure("restore a sealed segment", rows, restored.restore, 0, START_US, rows, learnt)
     for n in range(1, 6):
         known.judge(
             identify(event_batch(n, rows, rows, 1000)), pa.array(times.to_numpy() + 12 * HOUR_US * n), None, rows
         )
     others, later = identify(event_batch(6, rows, rows, 1000)), pa.array(times.to_numpy() + 60 * HOUR_US)
-    measure("judge new ids behind filters", rows, lambda: known.judge(others, later, None, rows))
+    measure("judge new ids behind filters", rows, known.judge, others, later, None, rows)
 
 
 def _add_up(kind: str, events: pa.RecordBatch, rater: Rater, measure: Measure) -> None:
     """A block of one batch, looked at for anomalies."""
     builder = BlockBuilder("USD", anomalies=UsageWatch("USD", Anomalies()))
     rated = rater.rate(judged_batch(events, identify(events)))
-    measure(f"add to a block, {kind}", events.num_rows, lambda: builder.add(rated))
-    cut = lambda: [list(found.batches) for _, found in builder.cut("lineage", "writer", 0, START_US)]  # noqa: E731  # read where it is cut
-    measure(f"cut the block, {kind}", events.num_rows, cut)
+    measure(f"add to a block, {kind}", events.num_rows, builder.add, rated)
+    tables = builder.cut("lineage", "writer", 0, START_US)
+    measure(f"cut the block, {kind}", events.num_rows, read, tables)

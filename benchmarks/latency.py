@@ -19,9 +19,11 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Producer
+from figures import Figure, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -33,7 +35,6 @@ from flow.config import load_config
 from flow.errors import StoreError
 from flow.run import open_store
 
-RESULTS = Path(__file__).parent / "results"
 LOOK_S = 0.02
 BIN_S = 0.25
 PRICES = """currency: USD
@@ -108,21 +109,26 @@ def report(seconds: NDArray[np.float64], options: argparse.Namespace) -> bool:
     quantiles = {f"p{q}": round(float(np.percentile(seconds, q)), 3) for q in (50, 90, 99)}
     quantiles["max"] = round(float(seconds.max()), 3)
     console.print(f"{'  '.join(f'{name} {value} s' for name, value in quantiles.items())}; promised: {promised_s:g} s")
-    path = RESULTS / f"latency-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.parent.mkdir(exist_ok=True)
     histogram = [[round(float(low), 2), int(count)] for low, count in zip(edges, counts, strict=False)]
-    figures = {"events": seconds.size, "epoch_ms": options.epoch_ms, "promised_s": promised_s, **quantiles}
-    path.write_text(json.dumps({**figures, "bin_s": BIN_S, "histogram": histogram}) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    result = {"events": seconds.size, "epoch_ms": options.epoch_ms, "promised_s": promised_s, **quantiles}
+    result |= {"bin_s": BIN_S, "histogram": histogram}
+    keep("latency", figures_of(result), result, options.results)
     return bool(seconds.max() <= promised_s)
 
 
+def figures_of(result: dict[str, Any]) -> list[Figure]:
+    """The slowest event beside the promise."""
+    what = f"from Kafka to usage_by_minute, epochs of {result['epoch_ms']} ms"
+    median = Figure(f"{what}: the median", result["p50"], "s")
+    return [median, Figure(f"{what}: the slowest", result["max"], "s", at_most=result["promised_s"])]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--rate", type=int, default=200, help="events a second")
-    parser.add_argument("--epoch-ms", type=int, default=1000)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=int, default=60)
+    arguments.add_argument("--rate", type=int, default=200, help="events a second")
+    arguments.add_argument("--epoch-ms", type=int, default=1000)
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         broker, front = Tansu(folder), FrontProcess(folder / "server")

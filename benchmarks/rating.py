@@ -10,19 +10,18 @@ and compile the book, and to meet each combination first, is told apart. Python 
 """
 
 import argparse
-import json
 import sys
 import time
 from bisect import bisect_right
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +42,6 @@ BATCH_ROWS = 65_536
 START_US = 1_790_000_000_000_000
 SPAN_US = 86_400_000_000
 CHANGE_US = START_US + SPAN_US // 2
-RESULTS = Path(__file__).parent / "results"
 
 Row = tuple[str | None, str, str | None, str, int, tuple[int, int, int]]
 """Customer, model, service tier, meter, from, and the price for 10^9 units in each context tier, in 10^-6 dollars."""
@@ -243,10 +241,10 @@ def run_python(events: list[dict[str, Any]], rows: list[Row]) -> tuple[float, in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=2_000_000)
+    arguments.add_argument("--repeat", type=int, default=3)
+    options = arguments.parse_args()
     rows, events = price_rows(), make_events(options.events)
     begun = time.perf_counter()
     book = book_of(rows)
@@ -292,11 +290,16 @@ def report(nanoseconds: dict[str, float], options: argparse.Namespace, prices: i
     for side, taken in nanoseconds.items():
         table.add_row(side, f"{taken:.1f}", f"{taken / of:.1f}")
     Console().print(table)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"rating-{datetime.now(UTC):%Y-%m-%d}.json"
     told = {side: round(taken, 2) for side, taken in nanoseconds.items()}
-    path.write_text(json.dumps({"events": options.events, "prices": prices, "ns_an_item": told}, indent=1) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    result = {"events": options.events, "prices": prices, "ns_an_item": told}
+    keep("rating", figures_of(result), result, options.results)
+
+
+def figures_of(result: dict[str, Any]) -> list[Figure]:
+    """Our throughput beside that of the others."""
+    others = dict(result["ns_an_item"])
+    ours = others.pop("Tallyflow")
+    return [Figure(f"rating alone: throughput beside {side}", round(ns / ours, 2)) for side, ns in others.items()]
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from unittest.mock import patch
 
 import numpy as np
 from columnar import price_file, write_events
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -44,10 +45,10 @@ from flow.state.segments import RECORD_BYTES, SegmentFiles
 from flow.steps.deduplicate import Deduplicator
 from flow.steps.route import Routed
 
-RESULTS = Path(__file__).parent / "results"
 MEMORY = Path("/dev/shm")
 COST_MAX_PERCENT = 15
 READY_MAX_S = 30
+READ_MAX = 1.05
 GENERATIONS = 7
 HORIZON_US = 72 * 3_600_000_000
 CHUNK_RECORDS = 500_000
@@ -226,16 +227,29 @@ def drop_cached(path: Path) -> None:
 # ---- Report --------------------------------------------------------------------------------------------------------
 
 
-def report(question: str, figures: dict[str, Any]) -> None:
+def report(question: str, found: dict[str, Any], folder: Path) -> None:
     """A table on the terminal and a dated JSON file."""
     table = Table(title=f"recovery: {question}", show_header=False)
-    for name, value in figures.items():
+    for name, value in found.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
     Console().print(table)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"recovery-{question}-{datetime.now(UTC):%Y-%m-%d}.json"
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"written to {path}", file=sys.stderr)
+    keep(f"recovery-{question}", figures_of(found), found, folder)
+
+
+def figures_of(found: dict[str, Any]) -> list[Figure]:
+    """What is promised, of either question."""
+    if "fingerprints" in found:
+        ready = f"restart with {found['fingerprints']:,} fingerprints: share of {READY_MAX_S} s until it works"
+        read = "restart: bytes read beside those of the segments"
+        return [
+            Figure(ready, found["ready_share_of_30_s"], at_most=1),
+            Figure(read, found["bytes_read_beside_segments"], at_most=READ_MAX),
+        ]
+    with_all, without = (found[n] for n in ("throughput_with_recovery_beside_without", "the_same_without_a_ledger"))
+    return [
+        Figure("throughput with recovery beside without", with_all, at_least=found["aim_at_least"]),
+        Figure("the same without a ledger", without),
+    ]
 
 
 def main() -> None:
@@ -243,8 +257,8 @@ def main() -> None:
         children: dict[str, Callable[..., None]] = {"cost": child_cost, "fill": child_fill, "restart": child_restart}
         children[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:])
         return
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    questions = parser.add_subparsers(dest="question", required=True)
+    arguments = parser(__doc__)
+    questions = arguments.add_subparsers(dest="question", required=True)
     of_cost = questions.add_parser("cost")
     of_cost.add_argument("--events", type=int, default=10_000_000)
     of_cost.add_argument("--repeat", type=int, default=3)
@@ -254,8 +268,9 @@ def main() -> None:
     of_restart.add_argument("--shards", type=int, default=1)
     for one in (of_cost, of_restart):
         one.add_argument("--data", help="where events and state are kept; default: a temporary folder")
-    options = parser.parse_args()
-    report(options.question, cost(options) if options.question == "cost" else restart(options))
+    options = arguments.parse_args()
+    found = cost(options) if options.question == "cost" else restart(options)
+    report(options.question, found, options.results)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,6 @@ for a month are proportional.
 The rollups are quick where many events share a minute and its dimensions: few customers, few combinations.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -27,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +34,6 @@ from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Outcome, Source, dry_run, rerate
 from flow.run import open_store, run
 
-RESULTS = Path(__file__).parent / "results"
 START = datetime(2026, 11, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)
 MONTH_EVENTS = 100_000_000
@@ -123,13 +120,13 @@ def check(config: Config) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=4_000_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--customers", type=int, default=1_000)
-    parser.add_argument("--combinations", type=int, default=24)
-    parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=4_000_000)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--customers", type=int, default=1_000)
+    arguments.add_argument("--combinations", type=int, default=24)
+    arguments.add_argument("--folder", type=Path)
+    given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         config = prepare(folder, given.events, given.customers, given.combinations)
@@ -171,16 +168,23 @@ def main() -> None:
                 rerate(config, Asked(scope, folder / back, "benchmark", "back", Source.LEDGER), given.workers)
         check(config)
         Console(width=120).print(table)
-        RESULTS.mkdir(exist_ok=True)
         document = {
             "events": given.events,
             "customers": given.customers,
             "combinations_per_customer": given.combinations,
             "workers": given.workers,
-            "python": sys.version.split()[0],
             "rows": measured,
         }
-        (RESULTS / f"rerate-{datetime.now(UTC):%Y-%m-%d}.json").write_text(json.dumps(document, indent=1) + "\n")
+        name = "rerate-month" if given.events >= MONTH_EVENTS else "rerate"
+        keep(name, figures_of(document), document, given.results)
+
+
+def figures_of(document: dict[str, Any]) -> list[Figure]:
+    """How many events are re-rated in a second."""
+    return [
+        Figure(f"{row['source']}, {row['how']}, prices of {row['book']} changed", row["events_per_s"], "events/s")
+        for row in document["rows"]
+    ]
 
 
 if __name__ == "__main__":

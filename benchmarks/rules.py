@@ -10,18 +10,17 @@ The workload is that of benchmarks/columnar.py. Every event passes: what fails i
 kernel it is measured a second time with meters that tell a sum and a duration, so that no rule has nothing to do.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from columnar import CUSTOMERS, DIMENSIONS, METERS, RESULTS, measured, price_file, write_events
+from columnar import CUSTOMERS, DIMENSIONS, METERS, measured, price_file, write_events
+from figures import Figure, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -159,11 +158,11 @@ def runs(count: int, repeat: int, usual: Path, scratch: Path) -> list[dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--kernels-only", action="store_true")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=2_000_000)
+    arguments.add_argument("--repeat", type=int, default=5)
+    arguments.add_argument("--kernels-only", action="store_true")
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
         usual = write_rules(Path(scratch))
         book = load_rule_book(usual)
@@ -178,10 +177,16 @@ def main() -> None:
             table.add_row(*(str(value) for value in row.values()))
         Console().print(table)
     if not options.kernels_only:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"rules-{datetime.now(UTC):%Y-%m-%d}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"written to {path}", file=sys.stderr)
+        keep("rules", figures_of(report), report, options.results)
+
+
+def figures_of(report: dict[str, Any]) -> list[Figure]:
+    """Rules beside identity, which every event pays for, and whole runs with rules beside one without."""
+    figures = [
+        Figure(f"20 rules beside identity, {of['events']}", round(of["rules_ns"] / of["identity_ns"], 3))
+        for of in report["kernels"]
+    ]
+    return figures + [Figure(f"time of a run with {of['run']}", of["ratio"]) for of in report["runs"][1:]]
 
 
 if __name__ == "__main__":

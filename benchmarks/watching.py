@@ -4,22 +4,21 @@ Against the same run with an empty rules file, without anomalies and without met
 The figure is the ratio of the medians. What the estimate of an open month needs (late shares, watermarks) is written in
 both, for it cannot be turned off. Reconciliation is off in both: it asks the store, at times that a config gives it.
 
-    python benchmarks/watching.py [--events 10000000] [--repeat 5] [--save]
+    python benchmarks/watching.py [--events 10000000] [--repeat 5]
 
 The workload is that of benchmarks/columnar.py, Parquet to committed rollups; no event fails a rule. The epoch is that
 of a config that does not name one.
 """
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from columnar import RESULTS, measured, price_file, write_events
+from columnar import measured, price_file, write_events
+from figures import Figure, keep, parser
 from rules import write_rules
 
 CONFIG = """
@@ -31,6 +30,7 @@ dedup: {{horizon: unbounded}}
 rules: {rules}
 """
 WATCHED = 'metrics: {listen: "127.0.0.1:19464"}\n'
+TIME_MAX = 1.2
 SIDES = {"watched": True, "not_watched": False}
 UNWATCHED = "anomalies: {enabled: false}\n"
 
@@ -47,11 +47,10 @@ def run(events: Path, folder: Path, rules: Path, more: str) -> tuple[float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="keep the figures in benchmarks/results")
-    asked = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--events", type=int, default=10_000_000)
+    arguments.add_argument("--repeat", type=int, default=5)
+    asked = arguments.parse_args()
     spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
         folder = Path(scratch)
@@ -68,15 +67,20 @@ def main() -> None:
     print(
         f"{asked.events:,} events, {asked.repeat} times: watched {ratios[0]} of the time, {ratios[1]} of the CPU time"
     )
-    if asked.save:
-        report = {
-            "events": asked.events,
-            "repeat": asked.repeat,
-            "wall": ratios[0],
-            "cpu": ratios[1],
-            "seconds": {name: [[round(s, 2) for s in of] for of in spent[side]] for name, side in SIDES.items()},
-        }
-        (RESULTS / f"watching-{datetime.now(UTC):%Y-%m-%d}.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        "events": asked.events,
+        "repeat": asked.repeat,
+        "wall": ratios[0],
+        "cpu": ratios[1],
+        "seconds": {name: [[round(s, 2) for s in of] for of in spent[side]] for name, side in SIDES.items()},
+    }
+    keep("watching", figures_of(report), report, asked.results)
+
+
+def figures_of(report: dict[str, Any]) -> list[Figure]:
+    """Whole runs with everything that is watched, beside runs without."""
+    wall = Figure("time of a run with rules, anomalies and metrics", report["wall"], at_most=TIME_MAX)
+    return [wall, Figure("its CPU time", report["cpu"])]
 
 
 if __name__ == "__main__":

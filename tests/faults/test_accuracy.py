@@ -58,17 +58,17 @@ def test_the_truth_of_the_benchmark_is_the_oracles_and_one_event_more_or_less_is
 
 @pytest.mark.slow
 def test_a_small_accuracy_benchmark(tmp_path: Path) -> None:
-    result = tmp_path / "result.json"
     scale = ["--events", "5000", "--kills", "2", "--outages", "1", "--epoch-ms", "50", "--sides", "tallyflow"]
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "accuracy.py"), *scale, "--data", str(tmp_path), "--result", str(result)],
+        [sys.executable, str(BENCHMARKS / "accuracy.py"), *scale, "--data", str(tmp_path), "--results", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (exact,) = json.loads(result.read_text())["sides"]
+    (result,) = tmp_path.glob("accuracy-*.json")
+    (exact,) = json.loads(result.read_text())["measured"]["sides"]
     assert (exact["kills"], exact["outages"]) == (2, 1)
     assert [exact[name] for name in ("events_lost", "events_counted_twice", "digest_mismatches")] == [0, 0, 0]
     assert (exact["amount_error_femto"], exact["other_differences"]) == ("0", [])
