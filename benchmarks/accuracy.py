@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from event_truth import Cell, Cells, Places, digests, fingerprints, joined, rate, truth
-from figures import Figure, keep, parser
+from figures import ACCURACY, Chart, Figure, Look, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -424,7 +424,16 @@ def report(options: argparse.Namespace, sides: list[dict[str, Any]]) -> None:
         )
     Console(width=120).print(table)
     result = {"events": options.events, "seed": options.seed, "sides": sides}
-    keep("accuracy", figures_of(result), result, options.results)
+    keep("accuracy", figures_of(result), result, options.results, charts_of(result))
+
+
+def charts_of(result: dict[str, Any]) -> list[Chart]:
+    """What each side lost and counted twice."""
+    names = {"lost": "events_lost", "counted twice": "events_counted_twice"}
+    values = {word: {side["side"]: side[name] for side in result["sides"]} for word, name in names.items()}
+    kills, outages = (result["sides"][0][name] for name in ("kills", "outages"))
+    title = f"{result['events']:,} events, {kills} kills, {outages} outages of the store"
+    return [Chart(ACCURACY, Look.BARS, title, "events", values)]
 
 
 def figures_of(result: dict[str, Any]) -> list[Figure]:

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from columnar import write_events
-from figures import Figure, keep, parser
+from figures import ACCURACY, Chart, Figure, Look, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -512,7 +512,17 @@ def main() -> None:
     arguments.add_argument("--repeat", type=int, default=3)
     asked = arguments.parse_args()
     result = cost(asked.events, asked.repeat) if asked.cost else accuracy(asked.data, asked.seeds)
-    keep("anomalies-cost" if asked.cost else "anomalies", figures_of(result), result, asked.results)
+    name = "anomalies-cost" if asked.cost else "anomalies"
+    keep(name, figures_of(result), result, asked.results, [] if asked.cost else charts_of(result))
+
+
+def charts_of(result: dict[str, Any]) -> list[Chart]:
+    """Recall and precision by kind; `-` is none."""
+    values = {
+        name: {kind.replace("_", " "): float(of[name]) for kind, of in result["kinds"].items() if of[name] != "-"}
+        for name in ("recall", "precision")
+    }
+    return [Chart(ACCURACY, Look.BARS, "faults that were put into real traffic", "share", values)]
 
 
 def figures_of(result: dict[str, Any]) -> list[Figure]:

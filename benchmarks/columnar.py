@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from figures import Figure, keep, parser
+from figures import PEERS, Chart, Figure, Look, keep, parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -186,7 +186,13 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, help="keep the events file here, and use it again")
     options = arguments.parse_args()
     results = [compare(events, max(events // 10_000_000, 1), options) for events in options.events or [10_000_000]]
-    keep("columnar", figures_of(results), results, options.results)
+    keep("columnar", figures_of(results), results, options.results, charts_of(results))
+
+
+def charts_of(results: list[dict[str, Any]]) -> list[Chart]:
+    """Throughput of each side."""
+    values = {f"{of['events']:,} events": {side["side"]: side["ratio"] for side in of["sides"]} for of in results}
+    return [Chart(PEERS, Look.BARS, "Parquet to committed rollups", "throughput beside the first", values)]
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:

@@ -7,8 +7,9 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+
+PEERS = "Throughput beside peers"
+STAGES = "Cost of an event by stage"
+SCALING = "Scaling"
+MEMORY = "Memory of an id"
+LATENCY = "Latency"
+ACCURACY = "Accuracy"
+SECTIONS = (PEERS, STAGES, SCALING, MEMORY, LATENCY, ACCURACY)
+"""Of the report."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,37 @@ class Figure:
         bounds = (("at least", self.at_least), ("at most", self.at_most))
         return " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
 
+    @property
+    def told(self) -> str:
+        """Value and unit."""
+        return f"{number(self.value)} {self.unit}".strip()
+
+
+class Look(StrEnum):
+    """How a chart looks."""
+
+    BARS = "bars"  # a group of bars a label
+    STACKED = "stacked"  # a bar a series, one part of it a label
+    LINES = "lines"  # labels are numbers
+    STEPS = "steps"  # a histogram; a label is where a bin begins
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What the report draws of a benchmark."""
+
+    section: str
+    """One of SECTIONS."""
+    look: Look
+    title: str
+    unit: str
+    values: dict[str, dict[str, float]]
+    """By series and label."""
+    across: str = ""
+    """What the labels are, where they are numbers."""
+    log: bool = False
+    """Whether that axis is logarithmic; of bars, that of the values."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -54,6 +95,12 @@ class Result:
     figures: list[Figure]
     measured: Any
     """Everything, in the benchmark's own form."""
+    charts: list[Chart] = field(default_factory=list)
+
+
+def number(value: float) -> str:
+    """With commas, and four digits if it has no more before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -63,11 +110,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def keep(benchmark: str, figures: Sequence[Figure], measured: Any, folder: Path = RESULTS) -> None:
+def keep(
+    benchmark: str, figures: Sequence[Figure], measured: Any, folder: Path = RESULTS, charts: Sequence[Chart] = ()
+) -> None:
     """Writes `BENCHMARK-DATE.json`, in the place of an earlier one of that day, and says so."""
     now = datetime.now(UTC)
     told: dict[str, Any] = {"benchmark": benchmark, "date": f"{now:%Y-%m-%dT%H:%M:%SZ}", "machine": machine()}
-    told |= {"figures": [asdict(figure) for figure in figures], "measured": measured}
+    told |= {"figures": [asdict(figure) for figure in figures], "charts": [asdict(chart) for chart in charts]}
+    told |= {"measured": measured}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{benchmark}-{now:%Y-%m-%d}.json"
     path.write_text(json.dumps(told, indent=1) + "\n")
@@ -96,6 +146,7 @@ def newest(folder: Path = RESULTS) -> dict[str, Result]:
             print(f"warning: {path} is not in the form of `figures.keep`; run its benchmark again", file=sys.stderr)
             continue
         told["figures"] = [Figure(**figure) for figure in told["figures"]]
+        told["charts"] = [Chart(**chart | {"look": Look(chart["look"])}) for chart in told.get("charts", [])]
         found[told["benchmark"]] = Result(**told)
     return dict(sorted(found.items()))
 
@@ -109,9 +160,7 @@ def table(results: Iterable[Result]) -> Table:
         for n, figure in enumerate(result.figures):
             reached = {True: "yes", False: "[bold]no[/bold]", None: ""}[figure.reached]
             first = ("", "") if n else (result.benchmark, result.date[:10])
-            form = ",.0f" if abs(figure.value) >= 1000 else ".4g"
-            value = f"{figure.value:{form}} {figure.unit}".strip()
-            made.add_row(first[0], figure.what, value, figure.aim, reached, first[1])
+            made.add_row(first[0], figure.what, figure.told, figure.aim, reached, first[1])
         made.add_section()
     return made
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from columnar import DIMENSIONS, METERS, Run, measured, run_tallyflow, write_events
-from figures import Figure, keep, parser
+from figures import PEERS, Chart, Figure, Look, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -158,7 +158,14 @@ def main() -> None:
     options = arguments.parse_args()
     results = [compare(workload, options) for workload in options.workload or WORKLOADS]
     if not options.side:
-        keep("json-path", figures_of(results), results, options.results)
+        keep("json-path", figures_of(results), results, options.results, charts_of(results))
+
+
+def charts_of(results: list[dict[str, Any]]) -> list[Chart]:
+    """Throughput of each side."""
+    values = {of["workload"]: {side["side"]: side["ratio"] for side in of["sides"]} for of in results}
+    title = "NDJSON to committed rollups, beside reading the same file"
+    return [Chart(PEERS, Look.BARS, title, "throughput beside Polars", values)]
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:

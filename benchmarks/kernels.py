@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any, TypeVar, TypeVarTuple
 
 import pyarrow as pa
-from figures import Figure, keep, parser
+from figures import STAGES, Chart, Figure, Look, keep, parser
 from kernel_work import decoded_to_block, event_batch, every_kernel
 from rich.console import Console
 from rich.progress import track
@@ -119,6 +119,16 @@ def shares(result: dict[str, Any]) -> dict[str, float]:
     return {name: round(limit / sum(path["ns"].values()), 3) for name, path in result["decoded_to_block"].items()}
 
 
+def charts_of(result: dict[str, Any]) -> list[Chart]:
+    """The way to a block by stage beside the limit, and each kernel alone."""
+    ways = {name: path["ns"] for name, path in result["decoded_to_block"].items()}
+    ways["limit"] = {stage: sum(result["limit_ns"][part] for part in parts) for stage, parts in LIMIT_OF.items()}
+    return [
+        Chart(STAGES, Look.STACKED, f"decoded columns to a block, {result['events']:,} events", "ns an event", ways),
+        Chart(STAGES, Look.BARS, "each kernel alone", "ns an event", {"ns": result["alone_ns"]}, log=True),
+    ]
+
+
 def figures_of(result: dict[str, Any]) -> list[Figure]:
     return [
         Figure(f"decoded columns to a block, {name}: share of the C++ limit", share, at_least=AIM)
@@ -155,7 +165,7 @@ def main() -> None:
     options = arguments.parse_args()
     result = measured(options)
     report(result)
-    keep("kernels", figures_of(result), result, options.results)
+    keep("kernels", figures_of(result), result, options.results, charts_of(result))
 
 
 if __name__ == "__main__":

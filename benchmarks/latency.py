@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Producer
-from figures import Figure, keep, parser
+from figures import LATENCY, Chart, Figure, Look, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -112,8 +112,15 @@ def report(seconds: NDArray[np.float64], options: argparse.Namespace) -> bool:
     histogram = [[round(float(low), 2), int(count)] for low, count in zip(edges, counts, strict=False)]
     result = {"events": seconds.size, "epoch_ms": options.epoch_ms, "promised_s": promised_s, **quantiles}
     result |= {"bin_s": BIN_S, "histogram": histogram}
-    keep("latency", figures_of(result), result, options.results)
+    keep("latency", figures_of(result), result, options.results, charts_of(result))
     return bool(seconds.max() <= promised_s)
+
+
+def charts_of(result: dict[str, Any]) -> list[Chart]:
+    """The histogram."""
+    values = {"events": {f"{low:g}": count for low, count in result["histogram"]}}
+    title = f"from an event in Kafka to its row in usage_by_minute, epochs of {result['epoch_ms']} ms"
+    return [Chart(LATENCY, Look.STEPS, title, "events", values, across="seconds")]
 
 
 def figures_of(result: dict[str, Any]) -> list[Figure]:

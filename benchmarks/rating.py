@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from figures import Figure, keep, parser
+from figures import PEERS, Chart, Figure, Look, keep, parser
 from rich.console import Console
 from rich.table import Table
 
@@ -292,7 +292,12 @@ def report(nanoseconds: dict[str, float], options: argparse.Namespace, prices: i
     Console().print(table)
     told = {side: round(taken, 2) for side, taken in nanoseconds.items()}
     result = {"events": options.events, "prices": prices, "ns_an_item": told}
-    keep("rating", figures_of(result), result, options.results)
+    keep("rating", figures_of(result), result, options.results, charts_of(result))
+
+
+def charts_of(result: dict[str, Any]) -> list[Chart]:
+    """Cost of each side."""
+    return [Chart(PEERS, Look.BARS, "rating alone", "ns an event and meter", {"ns": result["ns_an_item"]}, log=True)]
 
 
 def figures_of(result: dict[str, Any]) -> list[Figure]:
