@@ -115,8 +115,8 @@ class Job:
         if isinstance(source, LedgerSource):
             folder = source.path or config.ledger
             assert folder is not None  # the config was checked for it
-            return ledger.LedgerSource(folder, readers, rows, held)
-        return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held)
+            return ledger.LedgerSource(folder, readers, rows, held, self._ahead)
+        return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held, self._ahead)
 
     def inbox(self) -> FixedPartitionedSource[Any, bytes]:
         """The source of what commands have put into the state directory."""
@@ -138,8 +138,8 @@ class Job:
             self.kafka_source.finish()
 
     def decode(self, item: Lines | Columns | Unreadable | Decoded | Heartbeat) -> Decoded | Heartbeat:
-        """Bytes to columns; a bad event, or one that fails a rule, becomes a rejected row. Events of files and of the
-        ledger come decoded."""
+        """Bytes to columns; a bad event, or one that fails a rule, becomes a rejected row. What readers have
+        prepared comes decoded."""
         decoded = self._decoded(item)
         if isinstance(decoded, Heartbeat):
             return decoded

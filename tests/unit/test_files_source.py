@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flow.sources.files import AHEAD, FilesSource
+from flow.sources.ahead import AHEAD
+from flow.sources.files import FilesSource
 from flow.sources.pausing import Flow, Item
 
 
@@ -30,7 +31,7 @@ def test_all_readers_together_hold_a_few_items_ahead(tmp_path: Path, readers: in
     files = source(tmp_path, readers, seen)
     parts = [files.build_part("source", name, None) for name in files.list_parts()]
     for part in parts:
-        for item in part._next:
+        for item in part._items._next:
             item.result()
     # Then so many were read before anybody asked,
     assert len(seen) == ahead

@@ -8,9 +8,7 @@ that has grown is read on, one that has shrunk or begins differently is refused.
 
 import glob
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from bytewax.inputs import FixedPartitionedSource
 from ..errors import RejectReason, SourceError
 from ..state.manifest import seal, unseal
 from ..steps.batches import Columns, Lines, Unreadable
+from .ahead import Ahead
 from .pausing import Flow, Item, PausingPartition
 
 MANIFEST = "files"
@@ -31,9 +30,6 @@ LINE_BYTES_MAX = 256 << 20
 """A line longer than this is not kept whole: its row in rejected_events holds this much of it."""
 HEAD_BYTES = 4096
 """How much of a file's beginning tells it from another that has taken its name."""
-
-AHEAD = 4
-"""Items that all readers together hold ahead of the dataflow: enough for the time in which it cuts a block."""
 
 Format = Literal["ndjson", "parquet", "arrow"]
 _SUFFIXES: dict[str, Format] = {
@@ -87,7 +83,7 @@ class Progress:
 class FilesSource(FixedPartitionedSource[Item, bytes]):
     """Reads every file to its end, then ends.
 
-    `prepare` is done to each item on the reader's own thread, one item ahead of the dataflow.
+    `prepare` is done to each item on the reader's own thread, ahead of the dataflow.
     """
 
     def __init__(
@@ -119,7 +115,7 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
             kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["files"]
         progress = {name: Progress(*fields) for name, fields in kept.items()}
         items = _all(mine, self._format, progress, self._batch_rows, self._prepare)
-        return _Reader(items, progress, self._flow, AHEAD // self._readers, leads=number == 0)
+        return _Reader(items, progress, self._flow, self._readers, leads=number == 0)
 
 
 def read_files(paths: list[Path], format: str, batch_rows: int) -> Iterator[Lines | Columns | Unreadable]:
@@ -128,39 +124,29 @@ def read_files(paths: list[Path], format: str, batch_rows: int) -> Iterator[Line
     return (item for item, _, _ in found if isinstance(item, Lines | Columns | Unreadable))
 
 
-Ahead = tuple[Item | None, str, Progress]
+ReadSoFar = tuple[Item | None, str, Progress]
 """An item, and how far its file is read with it; without an item: the file is done."""
 
 
 class _Reader(PausingPartition[Item]):
-    """Reads some items ahead: while the dataflow works on a batch, or cuts a block, the next ones are unpacked and
-    decoded on a second core."""
-
     def __init__(
-        self, items: Iterator[Ahead], progress: dict[str, Progress], flow: Flow, ahead: int, *, leads: bool
+        self, items: Iterator[ReadSoFar], progress: dict[str, Progress], flow: Flow, readers: int, *, leads: bool
     ) -> None:
         super().__init__(flow, leads=leads)
-        self._items = items
         self._progress = progress
-        # A pool of one, and no thread of our own: it ends with the reader, and hands exceptions on.
-        self._pool = ThreadPoolExecutor(1, "reader")
-        self._next = deque(self._begin() for _ in range(ahead))
-
-    def _begin(self) -> "Future[Ahead | None]":
-        return self._pool.submit(next, self._items, None)
+        self._items = Ahead(items, readers)
 
     def read(self) -> list[Item] | None:
         while True:
-            self._next.append(self._begin())
-            ahead = self._next.popleft().result()
-            if ahead is None:
+            read = self._items.take()
+            if read is None:
                 return None
-            item, name, self._progress[name] = ahead
+            item, name, self._progress[name] = read
             if item is not None:
                 return [item]
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._items.close()
 
     def snapshot(self) -> bytes:
         files = {name: [p.position, p.size, p.head, p.head_bytes, p.done] for name, p in self._progress.items()}
@@ -173,7 +159,7 @@ def _all(
     progress_before: dict[str, Progress],
     batch_rows: int,
     prepare: Callable[[Item], Item],
-) -> Iterator[Ahead]:
+) -> Iterator[ReadSoFar]:
     for path in files:
         name = str(path)
         try:

@@ -1,7 +1,7 @@
 """Replay: the events of a ledger, in the order in which they were accepted. They were validated then, not again."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,17 +13,21 @@ from ..state.ledger import ledger_files, unsealed_files
 from ..state.ledger_file import LedgerFile
 from ..state.manifest import seal, unseal
 from ..steps.amend import kinds_in
-from ..steps.batches import Amends, Decoded, Heartbeat, Rejects, no_events
-from .pausing import Flow, PausingPartition
+from ..steps.batches import Amends, Decoded, Rejects, no_events
+from .ahead import Ahead
+from .pausing import Flow, Item, PausingPartition
 
 MANIFEST = "ledger"
 _READ = [name for name in LEDGER_AMENDED.names if name != "source_position"]
 
 
-class LedgerSource(FixedPartitionedSource[Decoded | Heartbeat, bytes]):
+class LedgerSource(FixedPartitionedSource[Item, bytes]):
     """Reads the sealed files of a ledger folder; a file belongs to one of a fixed number of readers by its name."""
 
-    def __init__(self, folder: Path, readers: int, batch_rows: int, flow: Flow) -> None:
+    def __init__(
+        self, folder: Path, readers: int, batch_rows: int, flow: Flow, prepare: Callable[[Decoded], Item]
+    ) -> None:
+        """`prepare` is done to each batch on the reader's own thread, ahead of the dataflow."""
         self._files = ledger_files(folder)
         if not self._files:
             raise SourceError(f"{folder}: no ledger files there; look at source.path and ledger in the config")
@@ -35,6 +39,7 @@ class LedgerSource(FixedPartitionedSource[Decoded | Heartbeat, bytes]):
         self._readers = readers
         self._batch_rows = batch_rows
         self._flow = flow
+        self._prepare = prepare
 
     def list_parts(self) -> list[str]:
         return [f"reader-{number:03d}" for number in range(self._readers)]
@@ -46,38 +51,45 @@ class LedgerSource(FixedPartitionedSource[Decoded | Heartbeat, bytes]):
         done: dict[str, int] = {}
         if resume_state is not None:
             done = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["rows"]
-        return _Reader(self._folder, mine, done, self._batch_rows, self._flow, leads=number == 0)
+        items = ((self._prepare(item), name, end) for item, name, end in self._all(mine, dict(done)))
+        return _Reader(items, done, self._flow, self._readers, leads=number == 0)
 
-
-class _Reader(PausingPartition[Decoded]):
-    def __init__(
-        self, folder: Path, names: list[str], rows: dict[str, int], batch_rows: int, flow: Flow, *, leads: bool
-    ) -> None:
-        super().__init__(flow, leads=leads)
-        self._rows = rows
-        self._items = self._all(folder, names, batch_rows)
-
-    def read(self) -> list[Decoded] | None:
-        item = next(self._items, None)
-        return None if item is None else [item]
-
-    def snapshot(self) -> bytes:
-        return seal(MANIFEST, {"rows": self._rows})
-
-    def _all(self, folder: Path, names: list[str], batch_rows: int) -> Iterator[Decoded]:
+    def _all(self, names: list[str], done: dict[str, int]) -> Iterator[tuple[Decoded, str, int]]:
+        """Batches behind what is `done` of each file, and how far it is read with them."""
         for name in names:
-            path = folder / name
+            path = self._folder / name
             try:
                 with LedgerFile(path) as file:
                     row = 0
-                    for batch in file.batches(batch_rows, _READ):
+                    for batch in file.batches(self._batch_rows, _READ):
                         end = row + batch.num_rows
-                        if row >= self._rows.get(name, 0):
-                            self._rows[name] = end
-                            yield _decoded(str(path), row, batch)
+                        if row >= done.get(name, 0):
+                            yield _decoded(str(path), row, batch), name, end
                         row = end
             except (OSError, pa.ArrowException) as error:
                 raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+class _Reader(PausingPartition[Item]):
+    def __init__(
+        self, items: Iterator[tuple[Item, str, int]], done: dict[str, int], flow: Flow, readers: int, *, leads: bool
+    ) -> None:
+        super().__init__(flow, leads=leads)
+        self._done = done
+        self._items = Ahead(items, readers)
+
+    def read(self) -> list[Item] | None:
+        read = self._items.take()
+        if read is None:
+            return None
+        item, name, self._done[name] = read
+        return [item]
+
+    def close(self) -> None:
+        self._items.close()
+
+    def snapshot(self) -> bytes:
+        return seal(MANIFEST, {"rows": self._done})
 
 
 def _decoded(origin: str, row: int, batch: pa.RecordBatch) -> Decoded:

@@ -1,5 +1,6 @@
 """Synthetic events, made as they are read: event i is a function of the seed and i, so a position is just a number."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bytewax.inputs import FixedPartitionedSource
@@ -7,6 +8,7 @@ from bytewax.inputs import FixedPartitionedSource
 from ..generate import Synthetic, batches
 from ..state.manifest import seal, unseal
 from ..steps.batches import Columns
+from .ahead import Ahead
 from .pausing import Flow, Item, PausingPartition
 
 MANIFEST = "synthetic"
@@ -20,6 +22,8 @@ class SyntheticSource(FixedPartitionedSource[Item, bytes]):
     readers: int
     batch_rows: int
     flow: Flow
+    prepare: Callable[[Item], Item]
+    """Done to each batch on the reader's own thread, ahead of the dataflow."""
 
     def list_parts(self) -> list[str]:
         return [f"reader-{number:03d}" for number in range(self.readers)]
@@ -35,22 +39,31 @@ class SyntheticSource(FixedPartitionedSource[Item, bytes]):
 class _Reader(PausingPartition[Item]):
     def __init__(self, source: SyntheticSource, number: int, first: int, batch_rows: int) -> None:
         super().__init__(source.flow, leads=number == 0)
-        self._source = source
         self._next = first
         self._batch_rows = batch_rows
+        self._made = Ahead(_batches(source, first, batch_rows), source.readers)
 
     def read(self) -> list[Item] | None:
-        spec, rows = self._source.spec, self._batch_rows
-        if self._next >= spec.events:
+        made = self._made.take()
+        if made is None:
             return None
-        first = self._next
-        batch_end = (first // rows + 1) * rows
-        # A batch that the end of the spec cuts short is finished first, should the spec have more events one day.
-        self._next = min(batch_end, spec.events)
-        table = next(batches(spec, first, self._next - first))
-        if self._next == batch_end:
-            self._next += rows * (self._source.readers - 1)
-        return [Columns(f"synthetic seed {spec.seed}", first, table)]
+        item, self._next = made
+        return [item]
+
+    def close(self) -> None:
+        self._made.close()
 
     def snapshot(self) -> bytes:
         return seal(MANIFEST, {"next": self._next, "batch_rows": self._batch_rows})
+
+
+def _batches(source: SyntheticSource, first: int, rows: int) -> Iterator[tuple[Item, int]]:
+    """Batches from `first` on, each with the event at which the reader goes on behind it."""
+    spec = source.spec
+    while first < spec.events:
+        batch_end = (first // rows + 1) * rows
+        # A batch that the end of the spec cuts short is finished first, should the spec have more events one day.
+        end = min(batch_end, spec.events)
+        item = Columns(f"synthetic seed {spec.seed}", first, next(batches(spec, first, end - first)))
+        first = end + rows * (source.readers - 1) if end == batch_end else end
+        yield source.prepare(item), first
