@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,10 +19,11 @@ from flow.schema import DIMENSIONS
 from flow.state.manifest import unseal
 from flow.steps.arrivals import HOUR_S
 
+from .commands import LEDGER_FOLDER, STATE_FOLDER, event_of
+from .commands_audit import check_commands
 from .oracle import DAY_S, MINUTE_S, Expected, Sums, UsageKey, expect, fingerprint
-from .process import LEDGER_FOLDER, STATE_FOLDER
 from .store import Row
-from .workload import CONFLICT_ADDS, Event, spelt
+from .workload import CONFLICT_ADDS, CORRECTION, LATE, Event, canonical, microseconds, spelt
 
 if TYPE_CHECKING:
     from .world import World
@@ -33,12 +33,14 @@ Problems = Iterator[str]
 
 def audit(world: "World") -> list[str]:
     """Everything that is wrong."""
-    expected = expect(world.history, world.workload, world.options)
+    expected = expect(world.history, world.workload, world.commands.all_lines(), world.options)
     return [
         *expected.problems,
         *_check_usage(world, expected),
         *_check_balance(world, expected),
         *_check_set_aside(world, expected),
+        *_check_changes(world, expected),
+        *check_commands(world, expected),
         *_check_completeness(world),
         *_check_ledger(world, expected),
         *_check_segments(world, expected),
@@ -147,35 +149,26 @@ def _differences(place: str, found: Counter[Any], expected: Counter[Any]) -> Pro
     yield from (f"{place}: missing: {row} (x{count})" for row, count in (expected - found).items())
 
 
+def _check_changes(world: "World", expected: Expected) -> Problems:
+    """The table `corrections`; prices of the workload leave no remainder."""
+    names = ("customer", "window_start", "meter", "id", "kind", "reason", "author", "corrects", "quantity")
+    found = Counter(
+        tuple(str(row[name]) for name in (*names, "unpriced_quantity", "amount"))
+        for row in world.store.rows["corrections"]
+    )
+    yield from _differences("corrections", found, expected.changes)
+    yield from (f"{row} has a remainder" for row in world.store.rows["corrections"] if row["amount_remainder"])
+
+
 def _event(row: Row) -> Event:
     """The event in a row's payload; its columns must say the same."""
     payload = json.loads(row["payload"])
-    time_us = _microseconds(datetime.fromisoformat(payload["time"]))
+    time_us = microseconds(payload["time"])
     if (payload["source"], payload["id"], time_us) != (row["source"], row["id"], row["event_time"]):
         return Event("the payload is of another event", "", 0, (), ())
-    return _ordered(payload["id"], payload["source"], time_us, payload, payload["usage"].items())
-
-
-def _ordered(id_: str, source: str, time_us: int, fields: dict[str, Any], usage: Any) -> Event:
-    """An Event with dimensions and meters in the order in which the workload has them, to be compared with its own."""
-    try:
-        names = [name for name, _ in spelt(id_)[0]]
-        meters = [name for name, _ in spelt(id_)[1]]
-    except ValueError:
-        return Event(f"no event of this input: {id_}", source, time_us, (), ())
-    known = dict(usage)
-    rest = sorted(name for name in known if name not in meters)
-    return Event(
-        id_,
-        source,
-        time_us,
-        tuple((name, fields[name]) for name in names),
-        tuple((name, known[name]) for name in (*meters, *rest) if name in known),
-    )
-
-
-def _microseconds(instant: datetime) -> int:
-    return int(instant.replace(microsecond=0, tzinfo=UTC).timestamp()) * 1_000_000 + instant.microsecond
+    said = {name: payload[name] for name in ("corrects", "reason", "author") if name in payload}
+    kind = CORRECTION if payload.get("type") == "usage.correction" else LATE
+    return event_of(payload, time_us, canonical({"kind": kind, **said}) if said else "")
 
 
 # ---- The ledger ---------------------------------------------------------------------------------------------------
@@ -189,10 +182,12 @@ def _check_ledger(world: "World", expected: Expected) -> Problems:
         for batch in read(path):
             times = batch.column("time").cast(pa.int64()).to_pylist()
             for row, time_us in zip(batch.drop_columns(["time"]).to_pylist(), times, strict=True):
-                event = _ordered(row["id"], row["source"], time_us, row, row["usage"])
+                event = event_of(row, time_us, row.get("amends") or "")
                 found[row["source_position"], event] += 1
     yield from _differences("ledger", found, expected.accepted)
     for _, event in found:
+        if "~" not in event.id:  # a command made it; commands.py knows what it must say
+            continue
         dims, usage, _ = spelt(event.id)
         (first, quantity), *others = usage
         if event.dims != dims or event.usage not in (usage, ((first, quantity + CONFLICT_ADDS), *others)):
@@ -239,7 +234,12 @@ def _check_strays(world: "World") -> Problems:
     for shard, sealed in shards.items():
         for segment in unseal(sealed, "shard", shard)["segments"]:
             wanted.add(f"{STATE_FOLDER}/shards/{shard}/segment-{segment['number']:08d}.fps")
+    beside = [f"{STATE_FOLDER}/{folder}/LOCK" for folder in ("inbox", "late", "redrives")]
     for name in world.disk.used():
+        # Of a command that died when the store had answered; the next one that inserts writes over it.
+        told = name.endswith(".insert") and name.startswith((f"{STATE_FOLDER}/late/", f"{STATE_FOLDER}/redrives/"))
+        if told or name in beside or name.startswith(f"{STATE_FOLDER}/inbox/0"):
+            continue
         uncommitted = [f"shard-{number:03d}" for number in range(world.options.shards)]
         uncommitted = [shard for shard in uncommitted if shard not in writers or shard not in shards]
         sealed_ledger = name.startswith(f"{LEDGER_FOLDER}/2") and name.endswith(".parquet")

@@ -8,10 +8,15 @@ from .workload import Line
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch that a source gave, and the wall clock when it was decoded."""
+    """What of one batch that a source gave goes on together, and the wall clock when it was decoded.
+
+    Plain events and rejected lines are one part of it; corrections, and late events that are billed now, one each.
+    """
 
     lines: tuple[Line, ...]
     now_us: int
+    admitted: bool = False
+    """Whether its events are accepted however old they are."""
 
 
 @dataclass

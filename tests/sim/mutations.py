@@ -15,13 +15,25 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
+import flow.amending.correcting
+import flow.amending.resolving
+import flow.quarantine.redriving
+import flow.sources.inbox
+import flow.state.inbox
 import flow.state.ledger
 import flow.state.segments
-from flow.kernels import FingerprintSet, Verdicts
+import flow.steps.combine
+import flow.steps.rate
+import flow.steps.route
+from flow.faults import point
+from flow.kernels import FingerprintSet, Verdicts, identify
 from flow.sinks.outbox import Block, Outbox
 from flow.sinks.writer import Writer
+from flow.sources.inbox import _Reader
 from flow.sources.pausing import PausingPartition
+from flow.state.inbox import Inbox
 from flow.state.ledger import LedgerWriter
+from flow.state.manifest import seal
 from flow.steps.combine import BlockBuilder
 from flow.steps.deduplicate import Deduplicator
 
@@ -35,6 +47,8 @@ class Mutation:
     name: str
     why: str
     broken: Break
+    given: dict[str, Any]
+    """Options under which it is looked for; the others are those of the seed."""
 
     def __str__(self) -> str:
         return self.name
@@ -43,10 +57,10 @@ class Mutation:
 MUTATIONS: list[Mutation] = []
 
 
-def _mutation(why: str) -> Callable[[Callable[[World], Iterator[None]]], Break]:
+def _mutation(why: str, **given: Any) -> Callable[[Callable[[World], Iterator[None]]], Break]:
     def register(make: Callable[[World], Iterator[None]]) -> Break:
         broken = contextmanager(make)
-        MUTATIONS.append(Mutation(make.__name__, why, broken))
+        MUTATIONS.append(Mutation(make.__name__, why, broken, given))
         return broken
 
     return register
@@ -168,7 +182,13 @@ def manifest_of_the_epoch_before(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a segment may only be deleted once the snapshot without it is durable")
+@_mutation(
+    "a segment may only be deleted once the snapshot without it is durable",
+    horizon_us=10**8,
+    gap_us=10**7,
+    segment_ids_max=4,
+    crash_step=0.02,
+)
 def retired_segments_deleted_at_once(world: World) -> Iterator[None]:
     snapshot = Deduplicator.snapshot
 
@@ -227,7 +247,11 @@ def watermark_from_wall_clock(world: World) -> Iterator[None]:
 # ---- The ledger ---------------------------------------------------------------------------------------------------
 
 
-@_mutation("what an uncommitted epoch appended to the ledger is appended again after a restart")
+@_mutation(
+    "what an uncommitted epoch appended to the ledger is appended again after a restart",
+    ledger_file_bytes=6_000,
+    crash_step=0.02,
+)
 def ledger_not_cut_back(world: World) -> Iterator[None]:
     append = flow.state.ledger.append
 
@@ -241,7 +265,9 @@ def ledger_not_cut_back(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a sealed file is never cut back, so it may only hold committed epochs")
+@_mutation(
+    "a sealed file is never cut back, so it may only hold committed epochs", ledger_file_bytes=1, crash_step=0.02
+)
 def ledger_sealed_before_durable(world: World) -> Iterator[None]:
     snapshot = LedgerWriter.snapshot
 
@@ -308,4 +334,110 @@ def sealed_ledger_not_synced(world: World) -> Iterator[None]:
 @_mutation("a block that forgets after a restart where it went on calls nothing behind")
 def watermark_of_blocks_forgotten(world: World) -> Iterator[None]:
     with patch.object(BlockBuilder, "resume", lambda self, watermark_us: None):
+        yield
+
+
+# ---- Corrections and the inbox ------------------------------------------------------------------------------------
+
+
+@_mutation("a command that is given again after a crash must not put its events into the inbox again")
+def inbox_key_not_looked_at(world: World) -> Iterator[None]:
+    with patch.object(Inbox, "_of", staticmethod(lambda keys, kind, key: None)):
+        yield
+
+
+@_mutation("what was read of the inbox stays read when the job starts again")
+def inbox_position_not_kept(world: World) -> Iterator[None]:
+    snapshot = _Reader.snapshot
+
+    def from_the_beginning(self: _Reader) -> bytes:
+        snapshot(self)
+        return seal("inbox", {"file": self._name, "offset": 0})
+
+    with patch.object(_Reader, "snapshot", from_the_beginning):
+        yield
+
+
+@_mutation("a file of the inbox may be there only when it is whole")
+def inbox_file_written_in_place(world: World) -> Iterator[None]:
+    def in_place(path: Path, content: bytes) -> None:
+        half = content[: content.find(b"\n") + 1]
+        path.write_bytes(half)
+        point("redrive.prepared")
+        path.write_bytes(content)
+
+    with patch.object(flow.state.inbox, "write_whole", in_place):
+        yield
+
+
+@_mutation(
+    "a late event that is billed must not be late again",
+    commands=6,
+    late=0.1,
+    ledger_file_bytes=4_000,
+    horizon_us=10**9,
+)
+def late_events_not_admitted(world: World) -> Iterator[None]:
+    with patch.object(flow.sources.inbox, "ADMITTED", ()):
+        yield
+
+
+@_mutation(
+    "a command that died between the inbox and the store leaves what the next one has to tell the store",
+    commands=6,
+    crash_command=0.1,
+    late=0.4,
+    ledger_file_bytes=4_000,
+    horizon_us=10**9,
+)
+def decisions_lost_in_a_crash(world: World) -> Iterator[None]:
+    find = Inbox.find
+    with patch.object(Inbox, "find", lambda self, kind, key: None if kind == "late" else find(self, kind, key)):
+        yield
+
+
+@_mutation(
+    "a rejected event that went back must say so, whatever died meanwhile", commands=6, crash_command=0.1, bad=0.2
+)
+def way_back_not_told(world: World) -> Iterator[None]:
+    find = Inbox.find
+    with patch.object(Inbox, "find", lambda self, kind, key: None if kind == "redrive" else find(self, kind, key)):
+        yield
+
+
+@_mutation("what a command tells the store twice must carry the same token", commands=6, crash_command=0.1, bad=0.2)
+def told_with_another_token(world: World) -> Iterator[None]:
+    insert = flow.quarantine.redriving.insert_arrow_file
+
+    def renamed(client: Any, table: str, columns: Any, path: Path, token: str) -> None:
+        insert(client, table, columns, path, f"{token}-{world.crashes}")
+
+    with (
+        patch.object(flow.quarantine.redriving, "insert_arrow_file", renamed),
+        patch.object(flow.amending.resolving, "insert_arrow_file", renamed),
+    ):
+        yield
+
+
+@_mutation("a correction is no request")
+def correction_counted_as_event(world: World) -> Iterator[None]:
+    with patch.object(flow.steps.combine, "without_events", lambda batch, keep_digest: batch):
+        yield
+
+
+@_mutation("a request is taken back once, and not for each correction")
+def correction_pays_for_a_request(world: World) -> Iterator[None]:
+    with patch.object(flow.steps.rate, "without_requests", lambda amounts: amounts):
+        yield
+
+
+@_mutation("two corrections that say the same of usage, for other reasons, are two")
+def correction_known_by_its_usage(world: World) -> Iterator[None]:
+    with patch.object(flow.steps.route, "identify_amending", lambda events, amends: identify(events)):
+        yield
+
+
+@_mutation("a second correction of an event comes on top of the first", commands=6, ledger_file_bytes=4_000, events=12)
+def corrections_before_forgotten(world: World) -> Iterator[None]:
+    with patch.object(flow.amending.correcting, "_corrections_of", lambda *_: iter(())):
         yield

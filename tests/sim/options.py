@@ -9,13 +9,15 @@ options are off or extreme in most seeds.
 from dataclasses import dataclass, fields
 from random import Random
 
-from flow.faults import POINTS
+from flow.faults import LATE_POINTS, POINTS, REDRIVE_POINTS
 
 DISK_CALLS = (
     "disk.open",
     *(f"disk.{call}{when}" for call in ("fsync", "rename", "unlink", "mkdir") for when in ("", " done")),
 )
 """What a crash may come before or after; see disk.py."""
+
+CRASH_POINTS = tuple(dict.fromkeys((*POINTS, *REDRIVE_POINTS, *LATE_POINTS)))
 
 _MINUTE_US = 60_000_000
 
@@ -47,6 +49,10 @@ class Options:
     future: float
     late: float
     disorder: float  # in events
+    corrections: float  # of the events, each corrected by another one
+    put: float  # of the lines, which a command puts into the inbox
+    commands: int  # that are run beside the job
+    inbox_chunk_bytes: int  # what the inbox is read by
     # -- the loop
     batch_lines_max: int
     epoch_steps_max: int
@@ -58,6 +64,7 @@ class Options:
     crash_point: tuple[tuple[str, float], ...]
     crash_disk: tuple[tuple[str, float], ...]
     crash_store: float
+    crash_command: float  # at each of the points above, while a command is on
     power_loss: float  # of the crashes: what was not synced is lost; else the process alone dies
     survival: float  # how much of what was not synced survives a power loss
     clean_stop: float
@@ -121,6 +128,11 @@ def draw_options(rng: Random) -> Options:
         store_loses_reply=rate(0.02, 0.1),
         store_inserts_part=rate(0.02, 0.1),
         second_start=rate(0.02),
+        corrections=rate(0.1, 0.4),
+        put=rate(0.1, 0.4),
+        commands=rng.choice((0, 3, 6)),
+        crash_command=rate(0.03, 0.1),
+        inbox_chunk_bytes=rng.choice((1, 900, 1 << 20)),
     )
 
 
@@ -140,5 +152,5 @@ def _crash_points(rng: Random) -> tuple[tuple[str, float], ...]:
     if kind < 0.3:
         return ()
     if kind < 0.6:
-        return tuple((name, 0.01) for name in POINTS)
-    return ((rng.choice(POINTS), rng.choice((0.1, 0.5))),)
+        return tuple((name, 0.01) for name in CRASH_POINTS)
+    return ((rng.choice(CRASH_POINTS), rng.choice((0.1, 0.5))),)

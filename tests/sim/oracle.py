@@ -7,15 +7,18 @@ Where the order of arrival decides (which of two conflicting events is first, wh
 committed order that counts.
 """
 
+import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
 from flow.oracle import hashing, rating
+from flow.schema import REQUESTS
 
 from .history import Batch, History
 from .options import Options
-from .workload import INBOX, Event, Workload
+from .workload import CORRECTION, INBOX, Event, Line, Workload, canonical
 
 MINUTE_S, DAY_S = 60, 86_400
 
@@ -55,6 +58,8 @@ class Expected:
     rejected: Counter[tuple[str, str, bytes]] = field(default_factory=Counter)
     inbox: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Position, outcome and reason of each event that came by the inbox."""
+    changes: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """What corrections, and late events that are billed, change: see `_change`."""
     fingerprints: dict[str, list[dict[int, int]]] = field(default_factory=dict)
     """Per shard, its generations on disk, oldest first: fingerprint to the low word of the payload hash."""
     problems: list[str] = field(default_factory=list)
@@ -66,8 +71,12 @@ def fingerprint(source: str, id: str) -> int:
 
 
 @cache
-def payload_hash(dims: tuple[tuple[str, str], ...], usage: tuple[tuple[str, int], ...]) -> int:
-    return hashing.payload_hash(dict(dims), usage)
+def payload_hash(event: Event) -> int:
+    """A late event is the event that it always was; a correction is also what it says besides its usage."""
+    payload = hashing.payload_hash(dict(event.dims), event.usage)
+    if event.kind != CORRECTION:
+        return payload
+    return hashing.name_hash(payload.to_bytes(16, "little").hex() + event.amends)
 
 
 class _Shard:
@@ -81,11 +90,11 @@ class _Shard:
         self.active: dict[int, int] = {}
         self.sealed: list[tuple[int, dict[int, int]]] = []
 
-    def judge(self, identity: int, payload: int, time_us: int) -> str:
+    def judge(self, identity: int, payload: int, time_us: int, admitted: bool) -> str:
         for known in (self.active, *(ids for _, ids in self.sealed)):
             if identity in known:
                 return "duplicate" if known[identity] == payload else "conflicting"
-        bounded, now_us = self.horizon_us is not None, self.watermark_us
+        bounded, now_us = self.horizon_us is not None and not admitted, self.watermark_us
         if bounded and time_us < now_us - self.horizon_us:
             return "late"
         next_slice = bounded and time_us > now_us and time_us // self.slice_us != now_us // self.slice_us
@@ -99,15 +108,15 @@ class _Shard:
         return "accepted"
 
 
-def expect(history: History, workload: Workload, options: Options) -> Expected:
-    """The truth about a committed history."""
+def expect(history: History, workload: Workload, inbox: Iterable[Line], options: Options) -> Expected:
+    """The truth about a committed history; `inbox`: the lines of all files of the inbox."""
     expected = Expected()
     batches = history.batches()
     _check_routing(history, batches, options, expected)
-    _check_all_read(batches, workload, expected)
+    _check_all_read(batches, workload, inbox, expected)
     for batch in batches:
         for line in batch.lines:
-            reason = _reason(line.reason, line.event, batch, options)
+            reason = why_rejected(line, batch.now_us, options)
             if reason is not None:
                 expected.rejected[line.position, reason, line.content] += 1
                 expected.outcomes[""]["rejected"] += 1
@@ -119,14 +128,15 @@ def expect(history: History, workload: Workload, options: Options) -> Expected:
             _judge(shard, batch, rules, options, expected)
         expected.fingerprints[shard] = [ids for ids in (*(ids for _, ids in rules.sealed), rules.active) if ids]
     for _, event in expected.accepted.elements():
-        _bill(event, workload, expected.usage)
+        _bill(event, workload, expected)
     return expected
 
 
-def _reason(flaw: str | None, event: Event | None, batch: Batch, options: Options) -> str | None:
-    if event is not None and event.event_time_us > batch.now_us + options.clock_skew_us:
+def why_rejected(line: Line, now_us: int, options: Options) -> str | None:
+    """The reason for which a line is rejected now; None: it is not."""
+    if line.event is not None and line.event.event_time_us > now_us + options.clock_skew_us:
         return "TIME_IN_FUTURE"
-    return flaw
+    return line.reason
 
 
 def shard_of(event: Event, shards: int) -> str:
@@ -137,7 +147,7 @@ def _valid(batch: Batch, options: Options) -> list[tuple[str, Event]]:
     return [
         (line.position, line.event)
         for line in batch.lines
-        if line.event is not None and _reason(None, line.event, batch, options) is None
+        if line.event is not None and why_rejected(line, batch.now_us, options) is None
     ]
 
 
@@ -147,8 +157,8 @@ def _judge(shard: str, batch: Batch, rules: _Shard, options: Options, expected: 
         if shard_of(event, options.shards) != shard:
             continue
         identity = fingerprint(event.source, event.id)
-        payload = payload_hash(event.dims, event.usage) & (2**64 - 1)
-        verdict = rules.judge(identity, payload, event.event_time_us)
+        payload = payload_hash(event) & (2**64 - 1)
+        verdict = rules.judge(identity, payload, event.event_time_us, batch.admitted)
         expected.outcomes[shard][verdict] += 1
         if position.startswith(INBOX):
             expected.inbox[position, verdict, ""] += 1
@@ -162,17 +172,63 @@ def _judge(shard: str, batch: Batch, rules: _Shard, options: Options, expected: 
         expected.late[position, event, rules.watermark_us] += 1
 
 
-def _bill(event: Event, workload: Workload, usage: dict[UsageKey, Sums]) -> None:
-    dims, book = dict(event.dims), workload.book
-    rated = rating.rate_event(book.prices, book.unbilled, rating.Event(event.event_time_us, event.usage, dims))
-    digest = hashing.event_digest(fingerprint(event.source, event.id), payload_hash(event.dims, event.usage))
-    for meter, quantity, amount_femto in rated:
-        unpriced = quantity if amount_femto is None else 0
-        for window_s in (MINUTE_S, DAY_S):
-            told_apart = dims if window_s == MINUTE_S else {**dims, "project": "", "model": ""}
-            start_s = event.event_time_us // 1_000_000 // window_s * window_s
-            row = usage[window_s, start_s, tuple(sorted(told_apart.items())), meter]
-            row.add(Sums(quantity, amount_femto or 0, 1, unpriced, digest))
+def _bill(event: Event, workload: Workload, expected: Expected) -> None:
+    """An event is what it says, and one request; a correction is what it makes of a usage, and no request."""
+    digest = hashing.event_digest(fingerprint(event.source, event.id), payload_hash(event))
+    if event.kind == CORRECTION:
+        before, after = _before_and_after(event)
+        sums = {meter: Sums(digest=digest) for meter in (*after, REQUESTS)}
+        sides = ((1, after), (-1, before))
+    else:
+        usage = dict(event.usage) | {REQUESTS: 1}
+        sums = {meter: Sums(events=1, digest=digest) for meter in usage}
+        sides = ((1, usage),)
+    for sign, usage in sides:
+        for meter, quantity, amount_femto in _rated(event, usage, workload):
+            unpriced = quantity if amount_femto is None else 0
+            sums[meter].add(Sums(sign * quantity, sign * (amount_femto or 0), 0, sign * unpriced))
+    for meter, of_meter in sums.items():
+        _put(event, meter, of_meter, expected.usage)
+        if event.amends:
+            expected.changes.update(_change(event, meter, of_meter))
+
+
+def _before_and_after(event: Event) -> tuple[dict[str, int], dict[str, int]]:
+    """The two usages whose difference a correction is; a request that is taken back is before."""
+    change, said = dict(event.usage), json.loads(event.amends)["corrects"]
+    requests = change.pop(REQUESTS, 0)
+    before = said.get("usage", {meter: -quantity for meter, quantity in change.items() if quantity < 0})
+    after = {meter: before.get(meter, 0) + change.get(meter, 0) for meter in (*before, *change)}
+    return before | ({REQUESTS: -requests} if requests else {}), after
+
+
+def _rated(event: Event, usage: dict[str, int], workload: Workload) -> Iterator[tuple[str, int, int | None]]:
+    """(meter, quantity, amount) of a usage at the time of an event."""
+    book, items = workload.book, tuple((meter, n) for meter, n in usage.items() if meter != REQUESTS)
+    for meter, quantity, amount_femto in rating.rate_event(
+        book.prices, book.unbilled, rating.Event(event.event_time_us, items, dict(event.dims))
+    ):
+        if meter in usage:
+            yield meter, quantity, amount_femto
+
+
+def _put(event: Event, meter: str, sums: Sums, usage: dict[UsageKey, Sums]) -> None:
+    dims = dict(event.dims)
+    for window_s in (MINUTE_S, DAY_S):
+        told_apart = dims if window_s == MINUTE_S else {**dims, "project": "", "model": ""}
+        start_s = event.event_time_us // 1_000_000 // window_s * window_s
+        usage[window_s, start_s, tuple(sorted(told_apart.items())), meter].add(sums)
+
+
+def _change(event: Event, meter: str, sums: Sums) -> list[tuple[str, ...]]:
+    """The row of `corrections` for a meter, as texts; none where nothing changes."""
+    if not (sums.quantity or sums.unpriced_quantity or sums.amount_femto):
+        return []
+    said = json.loads(event.amends)
+    corrects = canonical(said["corrects"]) if "corrects" in said else ""
+    of = dict(event.dims)["customer"], event.event_time_us // 60_000_000 * 60, meter, event.id, event.kind
+    told = *of, said["reason"], said["author"], corrects, sums.quantity, sums.unpriced_quantity, sums.amount_femto
+    return [tuple(map(str, told))]
 
 
 # ---- The history itself -------------------------------------------------------------------------------------------
@@ -191,9 +247,9 @@ def _check_routing(history: History, batches: list[Batch], options: Options, exp
                 expected.problems.append(f"{event.id} never came to {shard}")
 
 
-def _check_all_read(batches: list[Batch], workload: Workload, expected: Expected) -> None:
+def _check_all_read(batches: list[Batch], workload: Workload, inbox: Iterable[Line], expected: Expected) -> None:
     read = Counter(line.position for batch in batches for line in batch.lines)
-    there = Counter(line.position for partition in workload.partitions for line in partition)
+    there = Counter(line.position for lines in (*workload.partitions, inbox) for line in lines)
     for position in sorted((read | there).keys()):
         if read[position] != there[position]:
             expected.problems.append(f"{position} was read {read[position]} times in committed epochs")

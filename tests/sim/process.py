@@ -12,7 +12,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flow.config import Anomalies
 from flow.errors import RefusedStart, RejectReason
@@ -21,10 +21,12 @@ from flow.sinks.outbox import Outbox
 from flow.sinks.publisher import Publisher
 from flow.sinks.sink import BlockSink
 from flow.sinks.writer import Writer
+from flow.sources.inbox import PART, InboxSource
 from flow.sources.pausing import Flow, Item, PausingPartition
 from flow.state.directory import StateDirectory
+from flow.state.inbox import kind_of
 from flow.state.ledger import LedgerWriter
-from flow.steps.batches import Limits, Lines, Unreadable
+from flow.steps.batches import Heartbeat, Limits, Lines, Unreadable
 from flow.steps.combine import BlockBuilder
 from flow.steps.decode import decode
 from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, MakeDeduplicator
@@ -33,14 +35,14 @@ from flow.steps.route import Routed, route, route_heartbeat
 from flow.steps.watch_usage import UsageWatch
 from flow.store.client import StoreUnavailable
 
+from .commands import LEDGER_FOLDER, STATE_FOLDER
 from .history import Batch
-from .workload import EVENT_BYTES_MAX, QUANTITY_MAX, Line
+from .oracle import why_rejected
+from .workload import CORRECTION, EVENT_BYTES_MAX, INBOX, LATE, QUANTITY_MAX, Line
 
 if TYPE_CHECKING:
     from .world import World
 
-LEDGER_FOLDER = "ledger"
-STATE_FOLDER = "state"
 TRIES_MAX = 20
 """After so many refusals at the end of a run its operator kills it."""
 
@@ -78,6 +80,7 @@ class Process:
         self._positions = [
             json.loads(sources.get(str(number), b"0")) for number in range(len(self._world.workload.partitions))
         ]
+        self._inbox = self._build_inbox(recovery.of("inbox").get(PART))
         self._sink = BlockSink(self._options.shards, self._make_writer)
         self._make_deduplicator = MakeDeduplicator(
             self._directory.shard, self._options.horizon_us, self._options.generations
@@ -98,7 +101,7 @@ class Process:
                 steps += 1
                 if steps > steps_max:
                     raise self._world.failed([f"not at the end after {steps_max} steps without faults"])
-            ended = not self._unread()
+            ended = not self._unread() and not self._world.commands.waiting and self._inbox_is_read()
             stopped = ended or self._world.happens(self._options.clean_stop)
             if stopped:
                 # Bytewax wakes every key at the end.
@@ -131,6 +134,14 @@ class Process:
 
     # -- building
 
+    def _build_inbox(self, snapshot: bytes | None) -> Any:
+        """The real reader, by the clock of this world; it looks for files as it does beside a source without an end."""
+        source = InboxSource(self._world.commands.inbox, Flow(Event(), lambda: False), 1, ends=False)
+        reader = source.build_part("inbox", PART, snapshot)
+        reader._clock_ns = lambda: self._world.now_us * 1000
+        reader._look_ns = 0
+        return reader
+
     def _deduplicator(self, shard: str) -> Deduplicator:
         """A shard that writes and seals its segments after a few events, where real ones have many."""
         made = self._make_deduplicator(shard)
@@ -159,8 +170,12 @@ class Process:
         choices: list[tuple[float, Callable[[], object]]] = [(self._options.publish_weight, self._publish)]
         if self._publisher.backlog_bytes <= self._options.outbox_bytes_max:
             choices += [(1.0, lambda number=number: self._read(number)) for number in self._unread()]
+            if not self._inbox_is_read():
+                choices.append((1.0, self._read_inbox))
         else:
             choices.append((1.0, self._beat))
+        if self._world.commands.waiting:
+            choices.append((0.1 if self._unread() else 0.5, self._world.command))
         choices += [(1.0, lambda shard=shard: self._judge(shard)) for shard, queue in self._to_judge.items() if queue]
         choices += [(1.0, lambda shard=shard: self._write(shard)) for shard, queue in self._to_write.items() if queue]
         self._rng.choices([act for _, act in choices], [weight for weight, _ in choices])[0]()
@@ -182,13 +197,39 @@ class Process:
         lines = partition[at : at + self._rng.randint(1, self._options.batch_lines_max)]
         readable = next((n for n, line in enumerate(lines) if not line.readable), len(lines))
         lines = lines[: max(readable, 1)]
-        decoded = decode(_item(lines), self._limits, self._world.clock())
-        batch = Batch(lines, self._world.clock())
-        if decoded.read != len(lines):
-            raise self._world.failed([f"decode read {decoded.read} events of {len(lines)} lines"])
-        for routed in route(decoded, self._options.shards):
-            self._to_judge[routed.shard].append((batch, routed))
+        self._take_in(_item(lines), lines)
         self._positions[number] = at + len(lines)
+
+    def _inbox_is_read(self) -> bool:
+        names = self._world.commands.inbox.names()
+        last = self._world.commands.inbox.path / names[-1] if names else None
+        return last is None or (self._inbox._name == last.name and self._inbox._offset == last.stat().st_size)
+
+    def _read_inbox(self) -> None:
+        for item in self._inbox.next_batch():
+            if isinstance(item, Heartbeat):
+                self._beat()
+                continue
+            lines = self._world.commands.lines(item.origin.removeprefix(INBOX))
+            within = range(item.offset, item.offset + len(item.data))
+            self._take_in(item, tuple(line for line in lines if line.offset in within))
+
+    def _take_in(self, item: Lines | Unreadable, lines: tuple[Line, ...]) -> None:
+        """Decode and route."""
+        now_us = self._world.clock()
+        decoded = decode(item, self._limits, now_us)
+        read = sum(part.read for part in decoded.parts)
+        if read != len(lines):
+            raise self._world.failed([f"decode read {read} events of {len(lines)} lines"])
+        parts: dict[str, list[Line]] = defaultdict(list)
+        for line in lines:
+            bad = line.event is None or why_rejected(line, now_us, self._options) is not None
+            parts["" if bad else line.event.kind].append(line)
+        admitted = isinstance(item, Lines) and kind_of(item.origin.removeprefix(INBOX)) in (CORRECTION, LATE)
+        batches = {kind: Batch(tuple(part), now_us, admitted) for kind, part in parts.items()}
+        for routed in route(decoded, self._options.shards):
+            kind = routed.amends.kind if routed.amends is not None else ""
+            self._to_judge[routed.shard].append((batches[kind], routed))
 
     def _beat(self) -> None:
         """A paused source: a heartbeat for every shard."""
@@ -238,6 +279,7 @@ class Process:
             for shard in self._shuffled(name for name, queue in self._to_write.items() if queue):
                 self._write(shard)
         snapshots = {("source", str(n)): json.dumps(at).encode() for n, at in enumerate(self._positions)}
+        snapshots["inbox", PART] = self._inbox.snapshot()
         with self._world.leaving(snapshots):
             for step, asked in (("deduplicate", self._logics), ("outbox", self._parts)):
                 for shard in self._shuffled(key for name, key in sorted(self._awake) if name == step):

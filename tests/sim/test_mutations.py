@@ -12,7 +12,7 @@ SEEDS_MAX = 60
 def test_the_simulator_finds(mutation: Mutation) -> None:
     for seed in range(SEEDS_MAX):
         try:
-            simulate(seed, broken=mutation.broken)
+            simulate(seed, broken=mutation.broken, given=mutation.given)
         except SimulationFailed:
             return
     pytest.fail(f"{mutation.name}: {SEEDS_MAX} seeds passed, though {mutation.why}")

@@ -10,17 +10,21 @@ then by one more that must find nothing left to do, and by the audit.
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
+from typing import Any
 from unittest.mock import patch
 
 from flow import faults
 from flow.errors import StateError
+from flow.store.client import StoreUnavailable
 
 from .audit import audit
+from .commands import Commands, draw_commands
 from .disk import FakeDisk
 from .history import Batch, History
 from .options import Options, draw_options
@@ -57,9 +61,15 @@ class Recovery:
 class World:
     """One seed's world; `run` lives it through."""
 
-    def __init__(self, seed: int, root: Path, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        root: Path,
+        tell: Callable[[str], None] | None = None,
+        given: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.seed = seed
-        self.options: Options = draw_options(Random(f"{seed} options"))
+        self.options: Options = replace(draw_options(Random(f"{seed} options")), **given)
         self.workload: Workload = make_workload(Random(f"{seed} input"), self.options)
         self.rng = Random(f"{seed} loop")
         self.now_us = self.workload.start_us
@@ -70,9 +80,11 @@ class World:
         self.crashes = 0
         self._tell = tell
         self._disk_was_full = False
+        self._commanding = False
         self._rates = dict(self.options.crash_point + self.options.crash_disk)
         self.disk = FakeDisk(root, Random(f"{seed} disk"), self.on_call, self._full)
         self.store = FakeStore(Random(f"{seed} store"), self.options, self.on_call)
+        self.commands = Commands(self, draw_commands(Random(f"{seed} commands"), self.options, self.workload))
 
     # -- time and chance
 
@@ -97,11 +109,14 @@ class World:
     def on_call(self, name: str) -> None:
         """Told of every call to the disk and the store."""
         disk = name.startswith("disk.")
-        self.maybe_crash(self._rates.get(name, 0.0) if disk else self.options.crash_store, name)
+        self.maybe_crash(self._rate(self._rates.get(name, 0.0) if disk else self.options.crash_store), name)
 
     def on_point(self, name: str) -> None:
         """Told of every point of flow/faults.py."""
-        self.maybe_crash(self._rates.get(name, 0.0), name)
+        self.maybe_crash(self._rate(self._rates.get(name, 0.0)), name)
+
+    def _rate(self, of_the_job: float) -> float:
+        return max(of_the_job, self.options.crash_command) if self._commanding else of_the_job
 
     def _full(self, name: str) -> bool:
         if not self.happens(self.options.disk_full):
@@ -148,10 +163,31 @@ class World:
         ids = Random(f"{self.seed} lineage")
         with (
             self.disk.mounted(),
+            self.commands.at_hand(),
             patch.object(faults, "on_point", self.on_point),
             patch.object(uuid, "uuid4", lambda: uuid.UUID(int=ids.getrandbits(128))),
         ):
             yield
+
+    def command(self) -> None:
+        """A command beside the job, which may die on its own, or with the machine."""
+        self.say(f"    command: {self.commands.waiting[0].kind}")
+        self._disk_was_full, self._commanding = False, True
+        try:
+            self.commands.give_next()
+        except SimulatedCrash:
+            if self.rng.random() < 0.3:
+                raise
+            self.say("    the command died alone")
+            self.crashes += 1
+        except StoreUnavailable as error:
+            self.say(f"    {error}")
+        except StateError as error:
+            if not self._disk_was_full:
+                raise
+            self.say(f"    gave up: {error}".replace(str(self.disk.root), "DISK"))
+        finally:
+            self._commanding = False
 
     def _live(self, number: int) -> bool:
         """One life; whether it came to the end of the input."""
@@ -206,12 +242,17 @@ Break = Callable[[World], AbstractContextManager[object]]
 """What breaks the code under test on purpose, while it is entered; see mutations.py."""
 
 
-def simulate(seed: int, tell: Callable[[str], None] | None = None, broken: Break | None = None) -> World:
-    """Lives one seed through. Raises SimulationFailed."""
+def simulate(
+    seed: int,
+    tell: Callable[[str], None] | None = None,
+    broken: Break | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> World:
+    """Lives one seed through; `given`: options in the place of its own. Raises SimulationFailed."""
     shared_memory = Path("/dev/shm")  # nothing here needs a disk that really keeps anything
     parent = shared_memory if os.access(shared_memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="tallyflow-sim-", dir=parent) as folder:
-        world = World(seed, Path(folder) / "disk", tell)
+        world = World(seed, Path(folder) / "disk", tell, given)
         with broken(world) if broken is not None else nullcontext():
             world.run()
         return world
