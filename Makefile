@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
 PYTEST_WORKERS ?= 2
 
-.PHONY: help build run test test-fast sim soak lint bench report instructions baseline clean
+.PHONY: help build run test test-fast sim soak lint bench report instructions baseline trillion clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ ONLY ?=
 FULL ?=
 bench: $(VENV)/.bench ## Run the benchmarks (ONLY="rating rules", FULL=1), and tell what they come to
 	@$(PY) benchmarks/bench.py $(if $(FULL),--full) $(ONLY)
+
+trillion: build ## Bill a billion events of a trillion tokens, exact against their seed; EVENTS=N: fewer
+	@$(PY) benchmarks/trillion.py $(if $(EVENTS),--events $(EVENTS))
 
 report: $(VENV)/.bench ## Draw what the results of the benchmarks say: report.html
 	@$(PY) benchmarks/report.py

@@ -10,6 +10,7 @@ import glob
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ from .pausing import Flow, Item, PausingPartition
 MANIFEST = "files"
 CHUNK_BYTES = 16 << 20
 """Bytes of NDJSON that go to the decoder at once."""
+LINE_END_BYTES = 64 << 10
+"""How much of the end of these is searched for a line's end."""
 LINE_BYTES_MAX = 256 << 20
 """A line longer than this is not kept whole: its row in rejected_events holds this much of it."""
 HEAD_BYTES = 4096
@@ -224,7 +227,7 @@ def _read_lines(path: Path, progress: Progress, batch_rows: int) -> Iterator[Ite
             chunk = chunk[dropped:]
         end = chunk.rfind(b"\n") + 1
         if end:
-            data = bytes(held) + chunk[:end]
+            data = chunk if end == len(chunk) and not held else bytes(held) + chunk[:end]
             held = bytearray(chunk[end:])
             progress.position = position + len(data)
             yield Lines(origin, position, data)
@@ -248,9 +251,9 @@ def _chunks(path: Path, position: int) -> Iterator[bytes | str]:
     """The text of a file from `position` on; a string, last, says that and why the rest cannot be read."""
     if path.suffix != ".gz":
         with path.open("rb") as file:
-            file.seek(position)
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(_to_line_end(file, position)):
                 yield chunk
+                position += len(chunk)
         return
     skip = position
     for text in _gunzip(path):
@@ -261,6 +264,16 @@ def _chunks(path: Path, position: int) -> Iterator[bytes | str]:
         else:
             yield text[skip:]
             skip = 0
+
+
+def _to_line_end(file: BufferedReader, position: int) -> int:
+    """How many bytes to read from `position` on so that they end with a line, and nothing of them is copied again; the
+    file is left there."""
+    before = max(CHUNK_BYTES - LINE_END_BYTES, 0)
+    file.seek(position + before)
+    end = file.read(CHUNK_BYTES - before).rfind(b"\n")
+    file.seek(position)
+    return CHUNK_BYTES if end < 0 else before + end + 1
 
 
 def _gunzip(path: Path) -> Iterator[bytes | str]:
