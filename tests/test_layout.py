@@ -420,6 +420,7 @@ def test_a_kernel_names_its_proof(path: Path) -> None:
     imports = re.search(r"^(?:from|cimport|import) ", source, re.MULTILINE)
     header = re.sub(r"\s*\n#?\s*", " ", source[: imports.start()]) if imports else ""
     assert re.search(r"\bns\b|\bus\b", header), "the header says what the kernel costs"
+    assert re.search(r"\bMemory\b|\bLayout\b", header), "the header says how the kernel's memory is laid out"
     _, _, proof = header.partition("Proved by")
     proofs = re.findall(r"\b(?:tests|flow)/[\w/]+\.py", proof)
     assert any(name.startswith("tests/") for name in proofs), "the header names the test that proves the kernel"

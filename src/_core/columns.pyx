@@ -1,8 +1,10 @@
-# Meter columns of a foreign batch to the usage lists of EVENTS.
-#
-# One pass in row order over all columns, whatever their widths, reading Arrow's own values and validity
-# bitmaps at their offsets; about 2 ns a quantity. Proved by tests/unit/test_decode_columns.py against plain
-# Python.
+"""Meter columns of a foreign batch to the usage lists of EVENTS.
+
+Memory: reads Arrow's own values and validity bitmaps at their offsets, integers of any width, in one pass in row order
+over all columns; writes the lists into buffers of the caller.
+Cost: about 6 ns a quantity in columns of 64 bits (benchmarks/kernels.py).
+Proved by: tests/unit/test_decode_columns.py against plain Python.
+"""
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
