@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
 PYTEST_WORKERS ?= 2
 
-.PHONY: help build run test test-fast sim soak lint bench report instructions baseline trillion clean
+.PHONY: help build run test test-fast sim soak fuzz lint bench report instructions baseline trillion clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ sim: build ## Repeat one seed of the simulator, telling what happens: make sim S
 
 soak: build ## Thousands of seeds of the simulator, from FROM on; stops at the first that fails
 	@$(PY) -m tests.sim --seeds 5000 --from $(FROM)
+
+MESSAGES ?= 1000000
+fuzz: build ## Hold decode against its oracle on so many made-up and damaged messages: make fuzz MESSAGES=5000000 SEED=1
+	@$(PY) -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)
 
 lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check .

@@ -2,13 +2,19 @@
 # says no where it is not certain.
 
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
 
 from .strict_json cimport IS_INTEGER, IS_STRING, Value, is_digit
-from .text_table cimport Text, equals
+from .text_table cimport Text, equals, text_same
 
 cdef enum:
     DIGITS_MAX = 18  # digits that always fit an int64; longer numbers are not decided here
     METER_NAME_MAX = 64
+    MINUTE_SIZE = 17
+
+cdef struct Minute:  # of the time read last: most events are of the same minute as the one before
+    uint8_t text[MINUTE_SIZE]
+    int64_t since_1970_s
 
 
 cdef inline int number2(const uint8_t *p) noexcept nogil:
@@ -45,13 +51,10 @@ cdef inline bint read_offset(const uint8_t *p, int64_t size, int64_t *offset_s) 
     return True
 
 
-cdef inline bint read_time(Text text, int64_t *time_us) noexcept nogil:
-    # `YYYY-MM-DD(T|t| )HH:MM:SS[.f{1,30}](Z|z|+HH:MM|-HH:MM)`; False for anything else.
-    cdef const uint8_t *p = text.at
-    cdef const uint8_t *end = text.at + text.size
-    cdef int century, years, month, day, hour, minute, second, digits = 0
-    cdef int64_t fraction_us = 0, offset_s = 0, since_1970_s
-    if text.size < 20 or p[4] != c'-' or p[7] != c'-' or p[13] != c':' or p[16] != c':':
+cdef inline bint read_minute(const uint8_t *p, Minute *known) noexcept nogil:
+    # `YYYY-MM-DD(T|t| )HH:MM:`
+    cdef int century, years, month, day, hour, minute
+    if p[4] != c'-' or p[7] != c'-' or p[13] != c':' or p[16] != c':':
         return False
     if p[10] != c'T' and p[10] != c't' and p[10] != c' ':
         return False
@@ -61,11 +64,26 @@ cdef inline bint read_time(Text text, int64_t *time_us) noexcept nogil:
     day = number2(p + 8)
     hour = number2(p + 11)
     minute = number2(p + 14)
-    second = number2(p + 17)
-    if century < 0 or years < 0 or month < 1 or month > 12 or day < 1 or hour < 0 or minute < 0 or second < 0:
+    if century < 0 or years < 0 or month < 1 or month > 12 or day < 1 or hour < 0 or minute < 0:
         return False
     years += century * 100
-    if day > month_days(years, month) or hour > 23 or minute > 59 or second > 60:
+    if day > month_days(years, month) or hour > 23 or minute > 59:
+        return False
+    memcpy(known.text, p, MINUTE_SIZE)
+    known.since_1970_s = days_before(years, month, day) * 86400 + hour * 3600 + minute * 60
+    return True
+
+
+cdef inline bint read_time(Text text, Minute *known, int64_t *time_us) noexcept nogil:
+    # `YYYY-MM-DD(T|t| )HH:MM:SS[.f{1,30}](Z|z|+HH:MM|-HH:MM)`; False for anything else.
+    cdef const uint8_t *p = text.at
+    cdef const uint8_t *end = text.at + text.size
+    cdef int second, digits = 0
+    cdef int64_t fraction_us = 0, offset_s = 0
+    if text.size < 20 or not (text_same(p, known.text, MINUTE_SIZE) or read_minute(p, known)):
+        return False
+    second = number2(p + 17)
+    if second < 0 or second > 60:
         return False
     p += 19
     if p[0] == c'.':
@@ -82,8 +100,7 @@ cdef inline bint read_time(Text text, int64_t *time_us) noexcept nogil:
             digits += 1
     if not read_offset(p, end - p, &offset_s):
         return False
-    since_1970_s = days_before(years, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset_s
-    time_us[0] = since_1970_s * 1000000 + fraction_us
+    time_us[0] = (known.since_1970_s + second - offset_s) * 1000000 + fraction_us
     return True
 
 

@@ -2,7 +2,7 @@
 # it is not certain: malformed text, invalid UTF-8, a lone surrogate, deeper than 64.
 #
 # The text ends in a sentinel that no JSON may hold unescaped (a newline, or the NUL behind a `bytes`): it
-# ends every scan without a bounds check. Loads of 8 bytes look at `wide` first. Strings without escapes are
+# ends every scan without a bounds check. Loads of 16 bytes look at `wide` first. Strings without escapes are
 # used where they stand, others are unescaped into `scratch`.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -15,19 +15,37 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    static inline uint64_t tf_json_load(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
-    /* How many of the next 8 bytes are plain in a JSON string: no quote, backslash, control, non-ASCII.
-       A borrow can only raise a false mark above a true one, so the lowest mark is exact (little-endian). */
-    static inline unsigned tf_plain_run(const uint8_t *p) {
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
+    /* The first place from p on that is not plain in a JSON string: a quote, a backslash, a control, not ASCII. Gives
+       up behind `wide`, at a place that may be plain. */
+    static inline const uint8_t *tf_plain_end(const uint8_t *p, const uint8_t *wide) {
+    #ifdef __SSE2__
+        const __m128i quote = _mm_set1_epi8(0x22), slash = _mm_set1_epi8(0x5c), space = _mm_set1_epi8(0x20);
+        for (; p <= wide; p += 16) {
+            __m128i w = _mm_loadu_si128((const __m128i *)p);
+            __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(w, quote), _mm_cmpeq_epi8(w, slash));
+            /* Signed: what is not ASCII is below a space too. */
+            unsigned bits = (unsigned)_mm_movemask_epi8(_mm_or_si128(marks, _mm_cmplt_epi8(w, space)));
+            if (bits) return p + __builtin_ctz(bits);
+        }
+    #else
         const uint64_t ones = 0x0101010101010101ULL, tops = 0x8080808080808080ULL;
-        uint64_t w = tf_json_load(p);
-        uint64_t quote = w ^ (ones * 0x22), slash = w ^ (ones * 0x5c);
-        uint64_t controls = (w - ones * 0x20) & ~w;
-        uint64_t marks = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | controls | w) & tops;
-        return marks ? (unsigned)__builtin_ctzll(marks) >> 3 : 8;
+        for (; p <= wide; p += 8) {
+            uint64_t w;
+            memcpy(&w, p, 8);
+            uint64_t quote = w ^ (ones * 0x22), slash = w ^ (ones * 0x5c);
+            uint64_t controls = (w - ones * 0x20) & ~w;
+            /* A borrow can only raise a false mark above a true one, so the lowest mark is exact (little-endian). */
+            uint64_t marks = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | controls | w) & tops;
+            if (marks) return p + (__builtin_ctzll(marks) >> 3);
+        }
+    #endif
+        return p;
     }
     """
-    unsigned int plain_run "tf_plain_run"(const uint8_t *p) noexcept nogil
+    const uint8_t *plain_end "tf_plain_end"(const uint8_t *p, const uint8_t *wide) noexcept nogil
 
 cdef enum:
     DEPTH_MAX = 64  # the top value is 1
@@ -45,7 +63,7 @@ cdef struct Value:
     Text text  # of a string, unescaped; of an integer, its literal
 
 cdef struct Reader:
-    const uint8_t *wide  # the last place where 8 bytes may be loaded
+    const uint8_t *wide  # the last place where 16 bytes may be loaded
     const uint8_t *start
     const uint8_t *end  # the sentinel
     uint8_t *scratch
@@ -213,17 +231,12 @@ cdef inline const uint8_t *read_rest(
 cdef inline const uint8_t *read_string(Reader *r, const uint8_t *p, Text *out) noexcept nogil:
     # p stands behind the opening quote.
     cdef const uint8_t *start = p
-    cdef unsigned int run
-    while p <= r.wide:
-        run = plain_run(p)
-        p += run
-        if run < 8:
-            if p[0] == c'"':
-                out.at = start
-                out.size = p - start
-                return p + 1
-            break
-    return read_rest(r, start, p, out)
+    p = plain_end(p, r.wide)
+    if p[0] != c'"':
+        return read_rest(r, start, p, out)
+    out.at = start
+    out.size = p - start
+    return p + 1
 
 
 cdef inline bint is_digit(uint8_t c) noexcept nogil:

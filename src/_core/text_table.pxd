@@ -27,7 +27,22 @@ cdef extern from *:
         else if (size) tail = p[0] | (uint64_t)p[size >> 1] << 8 | (uint64_t)p[size - 1] << 16;
         return tf_fold(hash ^ tail, 0xa0761d6478bd642fULL);
     }
+    /* memcmp() == 0 of short texts, without a call. */
+    static inline int tf_text_same(const uint8_t *a, const uint8_t *b, size_t size) {
+        uint64_t differ = 0;
+        if (size >= 8) {
+            for (size_t at = 0; at < size - 8; at += 8) differ |= tf_text_load64(a + at) ^ tf_text_load64(b + at);
+            differ |= tf_text_load64(a + size - 8) ^ tf_text_load64(b + size - 8);
+        } else if (size >= 4) {
+            differ = tf_text_load32(a) ^ tf_text_load32(b);
+            differ |= tf_text_load32(a + size - 4) ^ tf_text_load32(b + size - 4);
+        } else if (size) {
+            differ = (uint64_t)((a[0] ^ b[0]) | (a[size >> 1] ^ b[size >> 1]) | (a[size - 1] ^ b[size - 1]));
+        }
+        return differ == 0;
+    }
     """
+    bint text_same "tf_text_same"(const uint8_t *a, const uint8_t *b, size_t size) noexcept nogil
     uint64_t text_hash "tf_text_hash"(const uint8_t *p, size_t size) noexcept nogil
 
 cdef struct Text:
@@ -102,7 +117,7 @@ cdef inline int32_t entry_of(Table *table, Text text) noexcept nogil:
         if (<uint64_t *>table.hashes.at)[entry] == hash:
             offsets = <int32_t *>table.offsets.at
             if offsets[entry + 1] - offsets[entry] == text.size and (
-                memcmp(table.text.at + offsets[entry], text.at, <size_t>text.size) == 0
+                text_same(table.text.at + offsets[entry], text.at, <size_t>text.size)
             ):
                 return entry
         slot = (slot + 1) & (table.slots_size - 1)

@@ -2,21 +2,21 @@
 
 import json
 import random
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracle.decode import decode_chunk, decode_line
+from tests.fuzz.compare import NARROW, NOW_US, WIDE, compare
+from tests.fuzz.messages import PIECES, damaged, lines_of
+from tests.oracle.decode import decode_line
 
+from flow.kernels import LineParser
 from flow.schema import DIMENSIONS
 from flow.steps import decode as decode_module
 from flow.steps.batches import Lines
-from flow.steps.decode import Limits, decode
+from flow.steps.decode import decode
 from flow.steps.decode_json import read_line
-
-NOW_US = 1_800_000_000_000_000
-LIMITS = Limits(event_bytes_max=1500, string_bytes_max=40, quantity_max=10**12, meters_per_event_max=4)
-WIDE = Limits(quantity_max=2**63 - 1, meters_per_event_max=1024)
 
 CLOUD_EVENT = (
     '{"specversion":"1.0","id":"7f3c","source":"gateway/eu-1","type":"llm.usage",'
@@ -30,35 +30,8 @@ FLAT = (
 )
 
 
-def check(chunk, limits=LIMITS, offset=0, late=False):
-    """Decodes a chunk both ways and gives the oracle's answer, after finding it equal."""
-    decoded = decode(Lines("f", offset, chunk, late=late), limits, NOW_US)
-    decoded.events.validate(full=True)
-    decoded.rejected.validate(full=True)
-    expected = decode_chunk(chunk, offset, limits, NOW_US, late)
-    assert decoded.events.to_pylist() == expected.events
-    rejected = [
-        (int(row["source_position"].removeprefix("f:")), row["reason"], row["payload"])
-        for row in decoded.rejected.to_pylist()
-    ]
-    assert rejected == expected.rejected
-    apart = {part.amends.kind: said_of(part) for part in decoded.apart}
-    assert apart == {kind: found for kind, found in expected.apart.items() if found}
-    assert sum(part.read for part in decoded.parts) == expected.read
-    assert decoded.unknown_fields == expected.unknown_fields
-    assert decoded.read == decoded.events.num_rows + decoded.rejected.num_rows
-    return expected
-
-
-def said_of(part):
-    """(event, what it says besides) of corrections or late events; the text of the latter must be the canonical one."""
-    part.events.validate(full=True)
-    assert part.read == part.events.num_rows
-    texts = part.amends.texts.to_pylist()
-    said = [json.loads(text) for text in texts]
-    canonical = [json.dumps(one, ensure_ascii=False, sort_keys=True, separators=(",", ":")) for one in said]
-    assert texts == canonical
-    return list(zip(part.events.to_pylist(), said, strict=True))
+def check(chunk, limits=NARROW, offset=0, late=False):
+    return compare(chunk, limits, offset, late)
 
 
 def flat(**fields):
@@ -302,7 +275,7 @@ def test_boundaries(line, reason):
 def test_the_clock_may_stand_beyond_the_range():
     # given a clock after 2106, when an event is at the first instant out of range, then the range still holds
     for time, rows in (("2106-02-07T06:28:14.999999Z", 1), ("2106-02-07T06:28:15Z", 0)):
-        decoded = decode(Lines("f", 0, flat(time=f'"{time}"').encode()), LIMITS, 5 * 10**15)
+        decoded = decode(Lines("f", 0, flat(time=f'"{time}"').encode()), NARROW, 5 * 10**15)
         assert decoded.events.num_rows == rows
 
 
@@ -348,7 +321,7 @@ def test_the_exact_reader_alone_agrees():
     for line, _ in TABLE:
         line = (line if isinstance(line, bytes) else line.encode()).rstrip(b"\r")
         if line.strip():
-            agree_alone(line, LIMITS)
+            agree_alone(line, NARROW)
 
 
 def agree_alone(line, limits):
@@ -367,7 +340,7 @@ def test_nothing_canonical_leaves_the_native_parser(monkeypatch):
     lines = [line for line, reason in TABLE if reason is ACCEPTED and isinstance(line, str)]
     rare = ('":-0', '"usage":{"a":[1,{}],"a":2}', '"id":1,"id":2', '"data":1,"data"')
     kept = [line for line in lines if not any(part in line for part in rare)]
-    decoded = decode(Lines("f", 0, "\n".join(kept).encode()), LIMITS, NOW_US)
+    decoded = decode(Lines("f", 0, "\n".join(kept).encode()), NARROW, NOW_US)
     assert decoded.events.num_rows == len(kept) > 40
 
 
@@ -504,39 +477,15 @@ def test_corrections_of_any_values(line, changes, late):
 
 # --- mutations -------------------------------------------------------------------------------------------
 
-PIECES = [
-    b'"', b"\\", b"{", b"}", b"[", b"]", b":", b",", b"-", b"0", b"1", b"9", b".", b"e", b"+", b" ", b"\t",
-    b"\r", b"\n", b"\0", b"\x1f", b"\x7f", b"\x80", b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80",
-    b"\xed\xa0\x80", b"\xff", b"\\u0041", b"\\ud83d", b"\\ude00", b"\\ud83d\\ude00", b"\\n", b"\\/",
-    b"\\u00", b"null", b"true", b"false", b"NaN", b"1e3", b"-0", b"-1", b"1.0", b"1000000000000",
-    b"1000000000001", b"99999999999999999999", b'""', b'"7"', b"[]", b"{}", b'"id":"x",',
-    b'"usage":{"t":1},', b'"data":{"usage":{"t":1}},', b'"specversion":"1.0",', b'"type":"llm.usage",',
-    b'"subject":"s",', b'"customer":"c",', b'"time":"2026-11-01T12:00:00Z",', b'"x":1,', b'"dataschema":1,',
-    b'"model":null,', b'"t":1,', b'"requests":1,', b"Z", b"+01:00", b"T", b"60", b"x" * 41, b"\xef\xbb\xbf",
-    b"[" * 64, b"]" * 64,
-]  # fmt: skip
 SEEDS = [line if isinstance(line, bytes) else line.encode() for line, _ in TABLE + CORRECTIONS if len(line) < 700]
 
 
 def mutated(rng):
-    """A line of the table with up to four edits: pieces put in or over, cuts, repeats, swaps."""
+    """A line of the table, perhaps with its members in another order, perhaps damaged."""
     line = rng.choice(SEEDS) if rng.random() < 0.6 else rng.choice((CLOUD_EVENT, FLAT)).encode()
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 4))):
-        at, to = sorted((rng.randint(0, len(line)), rng.randint(0, len(line))))
-        kind = rng.randrange(7)
-        if kind < 2:
-            line = line[:at] + rng.choice(PIECES) + line[at:]
-        elif kind == 2:
-            line = line[:at] + rng.choice(PIECES) + line[at + 1 :]
-        elif kind == 3:
-            line = line[:at] + line[min(to, at + 8) :]
-        elif kind == 4:
-            line = line[:to] + line[at:to] + line[to:]
-        elif kind == 5:
-            line = swapped_values(line, rng)
-        elif rng.random() < 0.2:
-            line = line[:at]
-    return line
+    if rng.random() < 0.2:
+        line = swapped_values(line, rng)
+    return damaged(line, rng) if rng.random() < 0.85 else line
 
 
 def swapped_values(line, rng):
@@ -557,16 +506,86 @@ def fuzz(seed, lines):
     rng = random.Random(seed)
     for start in range(0, lines, 200):
         batch = [mutated(rng) for _ in range(min(200, lines - start))]
-        check(b"\n".join(batch), rng.choice((LIMITS, LIMITS, WIDE)), offset=start)
+        check(b"\n".join(batch), rng.choice((NARROW, NARROW, WIDE)), offset=start)
         for line in batch[:20]:
             for piece in line.split(b"\n"):
                 if piece.strip(b" \t\r"):
-                    agree_alone(piece, LIMITS)
+                    agree_alone(piece, NARROW)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_mutated_lines(seed):
     fuzz(seed, 4000)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_lines_of_producers(seed):
+    # `make fuzz` does the same with millions
+    rng = random.Random(seed)
+    check(b"\n".join(lines_of(rng, 200)), rng.choice((NARROW, WIDE)))
+
+
+# --- lines of a form that is known -----------------------------------------------------------------------
+
+
+def parsed(chunk, limits=NARROW):
+    """The parser at the first line that it hands over, or at the end."""
+    parser = LineParser(
+        chunk,
+        0,
+        event_bytes_max=limits.event_bytes_max,
+        string_bytes_max=limits.string_bytes_max,
+        quantity_max=limits.quantity_max,
+        meters_max=limits.meters_per_event_max,
+        time_max_us=NOW_US,
+    )
+    parser.run()
+    return parser
+
+
+def test_a_form_is_learnt_once():
+    # given two producers whose lines alternate, then all but the first of each are read by their forms
+    flat_line = flat(id='"1"', model='"m"', usage='{"a":1,"b":"22"}')
+    parser = parsed("\r\n".join([CLOUD_EVENT, flat_line] * 50 + [" " * 64]).encode())
+    assert (parser.events, parser.known_lines) == (100, 98)
+
+
+def test_columns_are_handed_over_once():
+    parser = parsed(CLOUD_EVENT.encode())
+    columns = parser.columns()
+    for again in (parser.columns, parser.run, partial(parser.append, b"a", 0, [b""] * 7, [(b"t", 1)])):
+        with pytest.raises(ValueError, match="handed over"):
+            again()
+    assert bytes(columns["id_text"]) == b"7f3c"
+
+
+def test_forms_beyond_those_that_are_kept():
+    # given more forms than are kept or learnt, in turn, then every line is still read
+    lines = [flat(**{f"x{n % 90}": str(n)}, usage=f'{{"m{n % 7}":{n}}}') for n in range(400)]
+    expected = check("\n".join(lines).encode())
+    assert (len(expected.events), expected.unknown_fields) == (400, 400)
+
+
+@pytest.mark.parametrize(
+    "line", [CLOUD_EVENT, flat(customer='"acme"', usage='{"t":12,"u":"7"}')], ids=["cloud", "flat"]
+)
+def test_a_known_form_with_one_byte_changed(line):
+    line = line.encode()
+    changed = [line]
+    for at in range(len(line)):
+        changed += [line[:at] + byte + line[at + 1 :] for byte in (b'"', b"\\", b"}", b"0", b"x", b"\x1f", b"\xc3")]
+        changed += [line[:at] + line[at + 1 :], line]
+    check(b"\n".join(changed))
+
+
+def test_values_of_every_length_in_a_known_form():
+    lines = [flat(id=f'"{"i" * n}"', customer=f'"{"c" * n}"', usage=f'{{"t":{"9" * n}}}') for n in range(1, 42)]
+    check("\n".join(flat() + "\n" + line for line in lines).encode())
+    check("\n".join(flat() + "\n" + line for line in lines).encode(), WIDE)
+
+
+def test_a_time_of_zeros_is_no_minute():
+    check((flat(time='"' + "\\u0000" * 17 + '00Z"') + "\n").encode() * 2, WIDE)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
