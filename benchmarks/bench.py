@@ -22,7 +22,8 @@ QUESTIONS: dict[str, list[str]] = {"anomalies": ["", "--cost"], "recovery": ["co
 """What the benchmarks are run with that answer two; all others answer one, without arguments."""
 
 SHORT: dict[str, str] = {
-    "accuracy": "--events 1000000 --kills 4 --outages 1",
+    "accuracy": "--events 300000 --kills 3 --outages 1",
+    "anomalies": "--seeds 1",
     "anomalies --cost": "--events 2000000",
     "columnar": "--events 5000000",
     "json_path": "--events 1000000",
