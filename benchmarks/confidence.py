@@ -13,12 +13,15 @@ The events go through the steps of a run (decode, route, deduplicate, rate, comb
 block for every five minutes, and `arrivals` and the rollups of those blocks are all that is used then. For each of the
 largest customers, at every hour that has enough past behind it and a whole horizon ahead, and 20 minutes past
 that hour, the interval is made of what was known then, and held against what came until the horizon. Printed are how
-often it held, how wide it is (the median, and what nine of ten do not exceed, as a share of the customer's amount until
-then), and how much really came later, as such a share. Moments without an interval are those whose past is too short.
-Where nothing ever came behind, the interval is just 0 and holds: those are counted apart ("not 0").
+often it held, how wide it is (the mean, the median, and what nine of ten do not exceed, as a share of the customer's
+amount until then), and how much really came later, as such a share. Moments without an interval are those whose past is
+too short.
 
-Without --data: synthetic events of 14 days, more by day than by night, of customers of very different size. Exit code 1
-if fewer than nine of ten intervals held.
+That nine of ten intervals hold is promised of all of them, for each trace, delays and age: exit code 1 if not so. Many
+are just 0, where nothing ever came behind, and hold. So those are counted apart, too, that are not 0, or were 0 and
+something came ("not 0"): they are picked by how they ended, so that of each kind fewer than nine of ten may hold.
+
+Without --data: synthetic events of 14 days, more by day than by night, of customers of very different size.
 """
 
 import sys
@@ -272,16 +275,24 @@ def main() -> int:
                 results.append({"trace": name, "delays": model, "minutes_past_the_hour": minutes, **figures(held)})
     print_results(results)
     keep("confidence", figures_of(results), results, given.results)
-    made, kept = (sum(row[name] for row in results) for name in ("not_just_zero", "not_just_zero_held"))
-    print(f"{kept:,} of {made:,} intervals that are not just 0 held: {kept / max(made, 1):.2%}", file=sys.stderr)
-    return 0 if made and kept >= made * CONFIDENCE else 1
+    lowest, not_zero = (figure.value for figure in figures_of(results))
+    print(f"held, where fewest did: {lowest:.2%}; of those that are not 0: {not_zero:.2%}", file=sys.stderr)
+    return 0 if lowest >= CONFIDENCE else 1
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
-    """How many intervals held that were not just 0; what is promised holds for all of them together."""
+    """How many intervals held where the fewest did: for a trace, delays and age; and of all that are not just 0."""
+    lowest = min((row["held_share"] for row in results if row["intervals"]), default=0.0)
     made, kept = (sum(row[name] for row in results) for name in ("not_just_zero", "not_just_zero_held"))
-    what = "intervals of open invoices that held, of those that are not just 0"
-    return [Figure(what, round(kept / max(made, 1), 4), at_least=float(CONFIDENCE))]
+    least = float(CONFIDENCE)
+    return [
+        Figure("intervals of open invoices that held, where the fewest did", lowest, at_least=least),
+        Figure(
+            "intervals of open invoices that held, of those that are not just 0",
+            round(kept / max(made, 1), 4),
+            at_least=least,
+        ),
+    ]
 
 
 def figures(held: Held) -> dict[str, Any]:
@@ -296,6 +307,7 @@ def figures(held: Held) -> dict[str, Any]:
         "not_just_zero_held": held.wide_held,
         "held_share": round(held.held / held.made, 4) if held.made else None,
         "not_just_zero_held_share": round(held.wide_held / held.wide, 4) if held.wide else None,
+        "width_mean": round(float(np.mean(held.widths)), 6) if held.widths else None,
         "width_median": rank(held.widths, 0.5),
         "width_of_nine_in_ten": rank(held.widths, 0.9),
         "came_later_median": rank(held.came, 0.5),
@@ -307,7 +319,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
     table = Table(title=f"Intervals of {float(CONFIDENCE):.0%}; shares of the amount to date", box=None)
     for name in ("trace", "delays", "min past", "intervals", "of moments", "not 0", "held", "of not 0"):
         table.add_column(name, justify="left" if name in ("trace", "delays") else "right")
-    for name in ("width", "9 in 10", "came later", "9 in 10"):
+    for name in ("width", "median", "9 in 10", "came later", "9 in 10"):
         table.add_column(name, justify="right")
     for row in results:
         shares = list(row.values())[8:]
