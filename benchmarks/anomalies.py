@@ -40,7 +40,7 @@ from rich.table import Table
 
 from flow.anomalies.found import Kind
 from flow.config import Anomalies
-from flow.kernels import FingerprintSet
+from flow.kernels.fingerprints import FingerprintSet
 from flow.prices.book import parse_price_book
 from flow.schema import DIMENSIONS
 from flow.steps.batches import Columns, Limits

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from flow.kernels import FingerprintSet
+from flow.kernels.fingerprints import FingerprintSet
 from flow.prices.book import parse_price_book
 from flow.statements.estimate import PAST_HOURS
 from flow.statements.still_to_come import CONFIDENCE, Development, Past, interval_at

@@ -14,7 +14,6 @@ from rules import write_rules
 from flow.config import Anomalies
 from flow.kernels import (
     Combiner,
-    FingerprintSet,
     Identity,
     Verdicts,
     identify,
@@ -22,6 +21,7 @@ from flow.kernels import (
     split_by_shard,
     usage_lists,
 )
+from flow.kernels.fingerprints import FingerprintSet
 from flow.kernels.ledger import spread_usage
 from flow.prices.book import PriceBook, parse_price_book
 from flow.rules.book import load_rule_book

@@ -1,19 +1,17 @@
 """Exact deduplication over a horizon: which rows are new, duplicate, conflicting or late.
 
-Memory: a list of segments, newest last. A segment is its records (16 bytes fingerprint, 8 bytes payload hash) end to
-end in the order in which they were learnt, as they go into its file, and an index of them (index.pxd): 36 to 48 bytes
-an id, of which a probe touches one cache line of the index, and the record only where it is a duplicate. The newest
-segment is active and grows by doubling. When a slice of the horizon ends (or the segment holds its maximum), it is
-sealed: a split-block Bloom filter (32-byte blocks of eight 32-bit words, one bit a word, as in the Parquet format;
-16 bits an id, 0.2 % false positives) is put before it. The filter says "certainly new" or "look closer"; only the
-record says "duplicate".
+Memory: a list of segments (segment.pxd), newest last. The newest is active; when a slice of the horizon ends (or the
+segment holds its maximum), it is sealed. An id takes 36 to 48 bytes in the active segment, 35 in a sealed one, and 3 in
+one that has left for its files. A kernel does no I/O: it is given addresses of mapped files, and the objects that keep
+them mapped.
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
-Cost: 50 to 70 ns a row up to ten million ids, a third of it for memory that was never touched before; one cache miss
-in the index and one a sealed segment, prefetched. Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py
-(a dict).
+Cost: 50 to 70 ns a row, a third of it for memory that was never touched before; one cache miss in the index and one a
+sealed segment, prefetched.
+
+Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 """
 
 from cpython.buffer cimport PyBUF_READ
@@ -21,12 +19,13 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from .index cimport (
-    Index, index_alike, index_bytes, index_close, index_fill, index_home, index_number, index_open, index_prefetch,
-    index_reserve,
+from .bloom cimport bloom_bytes, bloom_open, bloom_prefetch
+from .index cimport NUMBERS_MAX, index_bytes, index_close, index_prefetch
+from .memory cimport grown, table_free
+from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes
+from .segment cimport (
+    LOOKAHEAD, Looks, Record, Segment, find, find_sealed, load, pack, put, seal, segment_close, segment_open
 )
-from .int128 cimport prefetch
-from .memory cimport arena_grow, table_alloc, table_free
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -39,152 +38,7 @@ cdef enum:
     V_CONFLICTING = 2
     V_LATE = 3
     SEGMENTS_MAX = 1280  # dedup.generations may be 1000; the rest is for segments that fill up within a slice
-    LOOKAHEAD = 16
-    BLOCK_BYTES = 32
-    FIRST_ENTRIES = 4096
-
-cdef struct Record:
-    uint64_t lo
-    uint64_t hi
-    uint64_t payload
-
-cdef struct Segment:
-    int64_t number  # of its file in the state directory
-    int64_t slice_end_us  # the watermark when it was sealed: nothing in it arrived later
-    Record *records
-    uint64_t used
-    uint64_t room  # records that there is room for
-    uint64_t taken  # records that `take_journal` has given
-    Index index  # of the records, by the low word of their fingerprints
-    uint64_t blocks  # Bloom blocks, 0 while active
-    uint32_t *bloom
-
-cdef extern from *:
-    """
-    static const uint32_t tf_salt[8] = {0x47b6137bU, 0x44974d91U, 0x8824ad5bU, 0xa2b7289dU,
-                                        0x705495c7U, 0x2df1424bU, 0x9efc4947U, 0x5c6bfb31U};
-    static inline int tf_bloom_has(const uint32_t *block, uint32_t key) {
-        uint32_t miss = 0;
-        for (int i = 0; i < 8; i++) miss |= (block[i] >> ((key * tf_salt[i]) >> 27) & 1U) ^ 1U;
-        return miss == 0;
-    }
-    static inline void tf_bloom_add(uint32_t *block, uint32_t key) {
-        for (int i = 0; i < 8; i++) block[i] |= 1U << ((key * tf_salt[i]) >> 27);
-    }
-    static inline uint64_t tf_bloom_block(uint64_t hash, uint64_t blocks) {
-        return (uint64_t)(((unsigned __int128)hash * blocks) >> 64);
-    }
-    """
-    int bloom_has "tf_bloom_has"(const uint32_t *block, uint32_t key) nogil
-    void bloom_add "tf_bloom_add"(uint32_t *block, uint32_t key) nogil
-    uint64_t bloom_block "tf_bloom_block"(uint64_t hash, uint64_t blocks) nogil
-
-
-# ---- One segment --------------------------------------------------------------------------------------------------
-
-cdef int segment_open(Segment *segment, int64_t number, uint64_t ids) noexcept nogil:
-    """An active segment with room for so many; -1 when memory ran out."""
-    cdef uint64_t entries = FIRST_ENTRIES
-    while ids * 3 > entries * 2:
-        entries *= 2
-    memset(segment, 0, sizeof(Segment))
-    segment.number = number
-    segment.slice_end_us = -1
-    segment.room = entries * 2 // 3
-    segment.records = <Record *>arena_grow(NULL, 0, segment.room * sizeof(Record))
-    if segment.records == NULL or index_open(&segment.index, entries):
-        return -1
-    return 0
-
-
-cdef void segment_close(Segment *segment) noexcept nogil:
-    table_free(segment.records, segment.room * sizeof(Record))
-    index_close(&segment.index)
-    table_free(segment.bloom, segment.blocks * BLOCK_BYTES)
-
-
-cdef inline Record *find(Segment *segment, uint64_t lo, uint64_t hi, uint64_t *place) noexcept nogil:
-    """The record of the fingerprint; NULL, and the empty entry where it belongs, if there is none."""
-    cdef uint64_t at = index_home(&segment.index, lo), entry
-    cdef Record *record
-    while True:
-        entry = segment.index.entries[at]
-        if entry == 0:
-            place[0] = at
-            return NULL
-        if index_alike(entry, lo):
-            record = &segment.records[index_number(entry)]
-            if record.lo == lo and record.hi == hi:
-                return record
-        at = (at + 1) & segment.index.mask
-
-
-cdef inline int put(Segment *segment, uint64_t place, uint64_t lo, uint64_t hi, uint64_t payload) noexcept nogil:
-    """Appends a record and fills the empty entry that `find` gave; -1 when memory ran out."""
-    cdef Record *record = &segment.records[segment.used]
-    cdef Record *records
-    record.lo, record.hi, record.payload = lo, hi, payload
-    index_fill(&segment.index, place, lo, segment.used)
-    segment.used += 1
-    if segment.used == segment.room:
-        records = <Record *>arena_grow(
-            segment.records, segment.room * sizeof(Record), 2 * segment.room * sizeof(Record)
-        )
-        if records == NULL:
-            return -1
-        segment.records = records
-        segment.room *= 2
-    return index_reserve(&segment.index, 1)
-
-
-cdef int load(Segment *segment, const unsigned char *records, int64_t n) noexcept nogil:
-    """Appends `n` records, those that it has already once; -1 when memory ran out."""
-    cdef int64_t i
-    cdef uint64_t lo, place = 0
-    cdef Record record
-    for i in range(n):
-        if i + LOOKAHEAD < n:
-            memcpy(&lo, records + (i + LOOKAHEAD) * <int64_t>sizeof(Record), 8)
-            index_prefetch(&segment.index, lo)
-        memcpy(&record, records + i * <int64_t>sizeof(Record), sizeof(Record))
-        if find(segment, record.lo, record.hi, &place) == NULL and put(
-            segment, place, record.lo, record.hi, record.payload
-        ):
-            return -1
-    return 0
-
-
-cdef int build_bloom(Segment *segment) noexcept nogil:
-    cdef uint64_t i
-    cdef Record *record
-    segment.blocks = segment.used * 16 // 256 + 1
-    segment.bloom = <uint32_t *>table_alloc(segment.blocks * BLOCK_BYTES)
-    if segment.bloom == NULL:
-        segment.blocks = 0
-        return -1
-    for i in range(segment.used):
-        record = &segment.records[i]
-        bloom_add(segment.bloom + 8 * bloom_block(record.hi, segment.blocks), <uint32_t>(record.lo >> 32))
-    return 0
-
-
-cdef struct Filtering:  # how the filters of sealed segments did
-    int64_t lookups
-    int64_t passed  # "look closer"
-    int64_t found
-
-cdef inline Record *find_sealed(Segment *segment, uint64_t lo, uint64_t hi, Filtering *filtering) noexcept nogil:
-    """The record of the fingerprint, or NULL."""
-    cdef uint64_t place = 0
-    cdef Record *found
-    filtering.lookups += 1
-    if not bloom_has(segment.bloom + 8 * bloom_block(hi, segment.blocks), <uint32_t>(lo >> 32)):
-        return NULL
-    found = find(segment, lo, hi, &place)
-    filtering.passed += 1
-    filtering.found += found != NULL
-    return found
-
+    CHUNK_RECORDS_MAX = 1 << 20
 
 # ---- The set ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +46,7 @@ cdef class FingerprintSet:
     """All fingerprints of one shard within the horizon.
 
     `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active segment
-    (below 2^31: an entry numbers its records in 32 bits).
+    (an entry numbers its records in 28 bits).
     """
 
     cdef Segment segments[SEGMENTS_MAX]
@@ -203,21 +57,23 @@ cdef class FingerprintSet:
     cdef readonly int64_t watermark_us
     cdef int newly_sealed  # segments, the newest but the active one, that `take_journal` has not told of
     cdef list retired
-    cdef Filtering filters
+    cdef Looks looks
+    cdef dict mapped  # by segment number: what keeps its files mapped
 
     def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26):
         if slice_us <= 0:
             raise ValueError("slice_us must be positive")
-        if not 0 < segment_ids_max < 1 << 31:
-            raise ValueError("segment_ids_max must be positive and below 2^31")
+        if not 0 < segment_ids_max < NUMBERS_MAX:
+            raise ValueError("segment_ids_max must be positive and below 2^28 - 1")
         self.horizon_us = horizon_us
         self.slice_us = slice_us
         self.segment_ids_max = segment_ids_max
         self.watermark_us = -1
         self.count = 0
         self.newly_sealed = 0
-        memset(&self.filters, 0, sizeof(Filtering))
+        memset(&self.looks, 0, sizeof(Looks))
         self.retired = []
+        self.mapped = {}
 
     def __dealloc__(self):
         cdef int i
@@ -244,15 +100,16 @@ cdef class FingerprintSet:
         cdef int error
         active.slice_end_us = self.watermark_us
         with nogil:
-            error = build_bloom(active)
+            error = seal(active)
         if error:
-            raise MemoryError("no memory for a Bloom filter of a sealed segment")
+            raise MemoryError("no memory to seal a segment of fingerprints")
         self.newly_sealed += 1
         while (
             self.count > 0 and self.horizon_us >= 0
             and self.segments[0].slice_end_us < self.watermark_us - self.horizon_us
         ):
             self.retired.append(self.segments[0].number)
+            self.mapped.pop(self.segments[0].number, None)
             segment_close(&self.segments[0])
             self.count -= 1
             for i in range(self.count):
@@ -279,7 +136,7 @@ cdef class FingerprintSet:
         cdef int64_t i, ahead, row, time_us
         cdef uint64_t lo, hi, check, place = 0
         cdef Segment *active = &self.segments[self.count - 1]
-        cdef Record *known
+        cdef const Record *known
         cdef int s
         for i in range(first, rows):
             ahead = i + LOOKAHEAD
@@ -289,7 +146,7 @@ cdef class FingerprintSet:
                 memcpy(&hi, fingerprint + 16 * row + 8, 8)
                 index_prefetch(&active.index, lo)
                 for s in range(self.count - 1):
-                    prefetch(self.segments[s].bloom + 8 * bloom_block(hi, self.segments[s].blocks))
+                    bloom_prefetch(&self.segments[s].bloom, hi)
             row = selection[i] if selection != NULL else i
             memcpy(&lo, fingerprint + 16 * row, 8)
             memcpy(&hi, fingerprint + 16 * row + 8, 8)
@@ -299,7 +156,7 @@ cdef class FingerprintSet:
             for s in range(self.count - 2, -1, -1):
                 if known != NULL:
                     break
-                known = find_sealed(&self.segments[s], lo, hi, &self.filters)
+                known = find_sealed(&self.segments[s], lo, hi, &self.looks)
             if known != NULL:
                 verdicts[i] = V_DUPLICATE if known.payload == check else V_CONFLICTING
                 counts[verdicts[i]] += 1
@@ -339,7 +196,7 @@ cdef class FingerprintSet:
         memset(counts, 0, sizeof(counts))
         if self.count == 0:
             self._check(self._open(1, 0))
-        elif self.segments[self.count - 1].blocks:  # restored without an active one
+        elif self.segments[self.count - 1].sealed:  # restored without an active one
             self._check(self._open(self.segments[self.count - 1].number + 1, 0))
         while done < rows:
             with nogil:
@@ -358,56 +215,130 @@ cdef class FingerprintSet:
         """What was learnt since the last call: gives (segment number, sealed at watermark or -1, 24-byte records) of
         each segment that has learnt or was sealed, and of the active one.
 
-        The records are those in memory, and good until the next segment is asked for: nothing may be judged meanwhile.
-        What a retired segment had learnt is not given.
+        The records are those in memory, and good until the next are asked for: nothing may be judged meanwhile. Those
+        that are given at once (2^20 at most) are one chunk of the segment's file, if it has one. What a retired segment
+        had learnt is not given.
         """
         cdef int s
         cdef Segment *segment
-        cdef uint64_t taken
+        cdef uint64_t taken, given
         for s in range(max(self.count - 1 - self.newly_sealed, 0), self.count):
             segment = &self.segments[s]
-            taken, segment.taken = segment.taken, segment.used
-            records = PyMemoryView_FromMemory(
-                <char *>(segment.records + taken), (segment.used - taken) * sizeof(Record), PyBUF_READ
-            )
-            try:
-                yield segment.number, segment.slice_end_us, records
-            finally:
-                records.release()
+            while True:
+                taken, given = segment.taken, min(segment.used - segment.taken, <uint64_t>CHUNK_RECORDS_MAX)
+                if given:
+                    self._begin_chunk(segment, taken)
+                segment.taken += given
+                records = PyMemoryView_FromMemory(
+                    <char *>(segment.records + taken), given * sizeof(Record), PyBUF_READ
+                )
+                try:
+                    yield segment.number, segment.slice_end_us, records
+                finally:
+                    records.release()
+                if segment.taken == segment.used:
+                    break
         self.newly_sealed = 0
+
+    cdef int _begin_chunk(self, Segment *segment, uint64_t number) except -1:
+        segment.starts = <uint32_t *>grown(segment.starts, (segment.chunks + 1) * sizeof(uint32_t))
+        segment.starts[segment.chunks] = <uint32_t>number
+        segment.chunks += 1
+        return 0
+
+    cdef Segment *_segment(self, int64_t number) except NULL:
+        cdef int s
+        for s in range(self.count):
+            if self.segments[s].number == number:
+                return &self.segments[s]
+        raise ValueError(f"there is no segment {number}")
+
+    def sealed_in_memory(self):
+        """Numbers of the sealed segments that are in memory, oldest first."""
+        return [
+            self.segments[s].number for s in range(self.count)
+            if self.segments[s].sealed and not self.segments[s].packed_in_file
+        ]
+
+    def packed(self, int64_t number):
+        """The index of a sealed segment in memory: places in its table, its entries (8 bytes each) and its directory
+        (4 bytes each). They are good until `leave_memory`.
+        """
+        cdef Segment *segment = self._segment(number)
+        if not segment.sealed or segment.packed_in_file:
+            raise ValueError(f"segment {number} has no packed index in memory")
+        entries = PyMemoryView_FromMemory(<char *>segment.packed.entries, segment.packed.used * 8, PyBUF_READ)
+        firsts = PyMemoryView_FromMemory(
+            <char *>segment.packed.firsts, packed_first_bytes(&segment.packed), PyBUF_READ
+        )
+        return segment.packed.mask + 1, entries, firsts
+
+    def leave_memory(self, int64_t number, uintptr_t file, uintptr_t entries, uintptr_t firsts, mappings):
+        """A sealed segment, all of which `take_journal` has given, is in its mapped file, and what `packed` gave of it
+        at these addresses: both are read there from now on. `mappings` is held for as long. Raises ValueError.
+        """
+        cdef Segment *segment = self._segment(number)
+        if segment.taken < segment.used or not segment.sealed or segment.packed_in_file:
+            raise ValueError(f"segment {number} cannot leave memory")
+        table_free(segment.records, segment.room * sizeof(Record))
+        segment.records, segment.room = NULL, 0
+        packed_close(&segment.packed)
+        self._read_from(segment, file, entries, firsts, mappings)
+
+    cdef int _read_from(
+        self, Segment *segment, uintptr_t file, uintptr_t entries, uintptr_t firsts, mappings
+    ) except -1:
+        segment.file = <const char *>file
+        segment.packed.entries, segment.packed.firsts = <uint64_t *>entries, <uint32_t *>firsts
+        segment.packed_in_file = True
+        self.mapped[segment.number] = mappings
+        return 0
 
     def take_retired(self):
         """Numbers of the segments that the horizon has passed since the last call."""
         retired, self.retired = self.retired, []
         return retired
 
-    def restore(self, int64_t number, int64_t sealed_at_us, int64_t records_max, chunks):
+    def restore(self, int64_t number, int64_t sealed_at_us, int64_t records_max, chunks, filed=None):
         """Loads one segment; oldest first, the active one (`sealed_at_us` -1) last.
 
-        `chunks`: buffers of whole 24-byte records, read one after the other; together `records_max` at most, for which
-        the table has room from the start. Raises ValueError, MemoryError, and what `chunks` raises.
+        `chunks`: buffers of whole 24-byte records, read one after the other, which are the chunks of the file if there
+        is one; together `records_max` at most, for which there is room from the start. `filed`: of a sealed one that
+        need not come into memory, (places, entries, address of the file, address of the entries, address of the
+        directory, mappings), which is believed; None: it comes into memory. Raises ValueError, MemoryError, and what
+        `chunks` raises.
         """
         cdef const unsigned char[::1] chunk
         cdef Segment *segment
         cdef int error = 0
-        if records_max >= 1 << 31:
-            raise ValueError("a segment holds less than 2^31 records")
-        if self.count and not self.segments[self.count - 1].blocks:
+        if records_max >= NUMBERS_MAX:
+            raise ValueError("a segment holds less than 2^28 - 1 records")
+        if self.count and not self.segments[self.count - 1].sealed:
             raise ValueError("segments are restored oldest first, the active one last")
-        self._check(self._open(number, records_max + 1))
+        self._check(self._open(number, 0 if filed else records_max + 1))
         segment = &self.segments[self.count - 1]
+        if sealed_at_us >= 0:
+            segment.slice_end_us = sealed_at_us
+            self._check(bloom_open(&segment.bloom, records_max))
+        if filed:
+            index_close(&segment.index)
+            segment.index.entries = NULL
+            places, entries, *addresses, mappings = filed
+            segment.packed.mask, segment.packed.used = places - 1, entries
+            self._read_from(segment, addresses[0], addresses[1], addresses[2], mappings)
+            segment.sealed = True
         for chunk in chunks:
             if chunk.shape[0] % <int64_t>sizeof(Record):
                 raise ValueError("a segment's records must be whole")
             if chunk.shape[0]:
+                self._begin_chunk(segment, segment.used)
                 with nogil:
-                    error = load(segment, &chunk[0], chunk.shape[0] // <int64_t>sizeof(Record))
+                    error = load(segment, <const char *>&chunk[0], chunk.shape[0] // <int64_t>sizeof(Record))
                 self._check(error)
         segment.taken = segment.used
-        if sealed_at_us >= 0:
-            segment.slice_end_us = sealed_at_us
+        if sealed_at_us >= 0 and not filed:
             with nogil:
-                error = build_bloom(segment)
+                error = pack(segment)
             self._check(error)
 
     def restore_watermark(self, int64_t watermark_us):
@@ -415,7 +346,11 @@ cdef class FingerprintSet:
 
     def filtering(self):
         """What the filters of sealed segments were asked since the start: (lookups, "look closer", of those found)."""
-        return self.filters.lookups, self.filters.passed, self.filters.found
+        return self.looks.lookups, self.looks.passed, self.looks.found
+
+    def looks_into_files(self):
+        """How often since the start a record or a packed index was read in a mapped file: a page or two each."""
+        return self.looks.into_files
 
     def __len__(self):
         cdef int i
@@ -425,13 +360,19 @@ cdef class FingerprintSet:
         return total
 
     def memory_bytes(self):
-        """Bytes held by records, indexes and filters."""
-        cdef int i
+        """Bytes held by records, indexes and filters; mapped files are none of it."""
+        cdef int s
         cdef Segment *segment
-        cdef int64_t total = 0
-        for i in range(self.count):
-            segment = &self.segments[i]
-            total += segment.used * sizeof(Record) + index_bytes(&segment.index) + segment.blocks * BLOCK_BYTES
+        cdef uint64_t total = 0
+        for s in range(self.count):
+            segment = &self.segments[s]
+            total += bloom_bytes(&segment.bloom) + segment.chunks * sizeof(uint32_t)
+            if segment.file == NULL:
+                total += segment.used * sizeof(Record)
+            if not segment.sealed:
+                total += index_bytes(&segment.index)
+            elif not segment.packed_in_file:
+                total += packed_entry_bytes(&segment.packed) + packed_first_bytes(&segment.packed)
         return total
 
 

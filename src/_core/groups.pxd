@@ -29,7 +29,7 @@ cdef enum:
     FIRST_BYTES = 1 << 20
     MOVED = 1 << 30
     WIDE = 1 << 31
-    ARENA_LINES_MAX = 1 << 30  # 64 GiB
+    ARENA_LINES_MAX = 1 << 28  # 16 GiB; a record has two lines at least, so that its number fits the index
     ERROR_MEMORY = 1
     ERROR_OVERFLOW = 2
 

@@ -1,17 +1,21 @@
-# An open-addressing index of 8-byte entries, at most two thirds full: the lower half of a hash, by which the table is
+# An open-addressing index of 8-byte entries, at most two thirds full: the lower bits of a hash, by which the table is
 # entered, beside a number plus one of what the entry stands for (records of a segment, lines of an arena).
 #
-#     entry = lower half of the hash u32 | number + 1 u32         0: empty
+#     entry = lower 36 bits of the hash | number + 1, 28 bits         0: empty
 #
-# What is indexed lies elsewhere, end to end: a probe touches one cache line here, and only where 32 bits agree does its
+# What is indexed lies elsewhere, end to end: a probe touches one cache line here, and only where 36 bits agree does its
 # caller look there. In a table of 2^s entries those that stand together agree in s bits anyway, so that one look in
-# 2^(32 - s) is in vain. Small entries cost little fresh memory, which is what growing a table costs most.
+# 2^(36 - s) is in vain. Small entries cost little fresh memory, which is what growing a table costs most.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from .int128 cimport prefetch
 from .memory cimport table_alloc, table_double, table_free
+
+cdef enum:
+    NUMBER_BITS = 28
+    NUMBERS_MAX = (1 << NUMBER_BITS) - 1  # numbers are below it
 
 cdef struct Index:
     uint64_t *entries
@@ -42,7 +46,7 @@ cdef inline uint64_t index_bytes(Index *index) noexcept nogil:
 
 cdef inline uint64_t index_home(Index *index, uint64_t hashed) noexcept nogil:
     """Where probing begins."""
-    return (hashed & <uint32_t>-1) & index.mask
+    return hashed & index.mask
 
 
 cdef inline void index_prefetch(Index *index, uint64_t hashed) noexcept nogil:
@@ -50,24 +54,24 @@ cdef inline void index_prefetch(Index *index, uint64_t hashed) noexcept nogil:
 
 
 cdef inline bint index_alike(uint64_t entry, uint64_t hashed) noexcept nogil:
-    """Whether the entry is of a hash with this lower half."""
-    return entry >> 32 == <uint32_t>hashed
+    """Whether the entry is of a hash with these lower bits."""
+    return ((entry >> NUMBER_BITS) ^ hashed) << NUMBER_BITS == 0
 
 
 cdef inline uint64_t index_number(uint64_t entry) noexcept nogil:
     """The number of an entry that is not empty."""
-    return <uint32_t>entry - 1
+    return (entry & NUMBERS_MAX) - 1
 
 
 cdef inline void index_fill(Index *index, uint64_t place, uint64_t hashed, uint64_t number) noexcept nogil:
-    """Fills an empty entry; `number` is below 2^32 - 1, and `index_reserve` has made room."""
-    index.entries[place] = hashed << 32 | (number + 1)
+    """Fills an empty entry; `number` is below NUMBERS_MAX, and `index_reserve` has made room."""
+    index.entries[place] = hashed << NUMBER_BITS | (number + 1)
     index.used += 1
 
 
 cdef inline void index_renumber(Index *index, uint64_t place, uint64_t number) noexcept nogil:
     """What an entry stands for has another number now."""
-    index.entries[place] = index.entries[place] & ~<uint64_t><uint32_t>-1 | (number + 1)
+    index.entries[place] = index.entries[place] & ~<uint64_t>NUMBERS_MAX | (number + 1)
 
 
 cdef inline int index_reserve(Index *index, uint64_t more) noexcept nogil:
@@ -97,7 +101,7 @@ cdef inline int index_double(Index *index) noexcept nogil:
         held = entries[at]
         if held:
             entries[at] = 0
-            at = index_home(index, held >> 32)
+            at = index_home(index, held >> NUMBER_BITS)
             while entries[at]:
                 at = (at + 1) & index.mask
             entries[at] = held

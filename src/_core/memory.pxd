@@ -13,6 +13,7 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <sys/mman.h>
+    #include <unistd.h>
     static void *tf_table_alloc(size_t bytes) {
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) return NULL;
@@ -25,6 +26,12 @@ cdef extern from *:
         return p;
     }
     static void tf_table_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
+    /* Gives back what lies behind `bytes`. */
+    static void tf_table_shrink(void *p, size_t old_bytes, size_t bytes) {
+        size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        size_t kept = (bytes + page - 1) / page * page;
+        if (kept < old_bytes) munmap((char *)p + kept, old_bytes - kept);
+    }
     /* A table of twice the size, the old one its first half; on Linux nothing is copied. */
     static void *tf_table_double(void *old, size_t bytes) {
     #ifdef __linux__
@@ -63,6 +70,7 @@ cdef extern from *:
     """
     void *table_alloc "tf_table_alloc"(size_t bytes) nogil
     void table_free "tf_table_free"(void *p, size_t bytes) nogil
+    void table_shrink "tf_table_shrink"(void *p, size_t old_bytes, size_t bytes) nogil  # freed as of `bytes`, not 0
     void *table_double "tf_table_double"(void *old, size_t bytes) nogil
     void *arena_grow "tf_arena_grow"(void *old, size_t old_bytes, size_t bytes) nogil  # freed by table_free
 

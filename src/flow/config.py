@@ -267,6 +267,8 @@ class Dedup(_Model):
     """Event time behind the watermark; None: unbounded."""
     generations: Annotated[int, count(1, 1000)] = 6
     """In how many slices the horizon is kept and retired."""
+    memory_bytes_max: Annotated[int, size("64MiB", "1000TiB")] = Field(alias="memory_max", default=8 * 2**30)
+    """What fingerprints may take of memory, all shards together; the rest of them is on disk."""
 
 
 class Limits(_Model):

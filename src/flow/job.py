@@ -173,7 +173,8 @@ class Job:
     def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
         """The logic of one shard, from its snapshot or new."""
         dedup = self.config.dedup
-        make = MakeDeduplicator(self.directory.shard, dedup.horizon_us, dedup.generations)
+        memory_bytes_max = dedup.memory_bytes_max // self.config.shards
+        make = MakeDeduplicator(self.directory.shard, dedup.horizon_us, dedup.generations, memory_bytes_max)
         return DeduplicateLogic(make, resume_state, self.last_blocks)
 
     def rate(self, judged: Judged) -> Rated:

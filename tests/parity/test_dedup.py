@@ -5,9 +5,11 @@ every rule is met often; then many segments on a larger one.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import example, given
@@ -16,19 +18,49 @@ from tests.oracle.batches import PROPERTY, event_batch, judged, numbers, plain_e
 from tests.oracle.dedup import CONFLICTING, DUPLICATE, LATE, NEW, DedupOracle, Row
 
 from _core import dedup as kernel
-from flow.kernels import FingerprintSet, Identity
+from flow.kernels import Identity
+from flow.kernels.fingerprints import FingerprintSet
 
 RECORD_BYTES = 24
 UNBOUNDED = 1 << 26
 
 
-class Kernel:
-    """A kernel set whose journal goes to `disk`: by segment number, when it was sealed and its records."""
+class SegmentFile:
+    """A file as a kernel sees it, which grows where it is: a header, and chunks of a header and records."""
 
-    def __init__(self, horizon_us: int | None, slice_us: int, segment_ids_max: int = UNBOUNDED) -> None:
+    def __init__(self) -> None:
+        self.content = np.zeros(1 << 21, np.uint8)
+        self.length = 8
+        self.chunks: list[bytes] = []
+
+    def append(self, records: bytes) -> None:
+        self.content[self.length + 8 : self.length + 8 + len(records)] = np.frombuffer(records, np.uint8)
+        self.length += 8 + len(records)
+        self.chunks.append(records)
+
+    @property
+    def address(self) -> int:
+        return self.content.ctypes.data
+
+
+Index = tuple[int, np.ndarray, np.ndarray]
+
+
+class Kernel:
+    """A kernel set whose journal goes to `disk`: by segment number, when it was sealed and its records.
+
+    leaving: how many sealed segments leave the kernel's memory whenever it is stored, the oldest first.
+    """
+
+    def __init__(
+        self, horizon_us: int | None, slice_us: int, segment_ids_max: int = UNBOUNDED, *, leaving: int = 0
+    ) -> None:
         self.limits = (-1 if horizon_us is None else horizon_us, slice_us, segment_ids_max)
         self.set = kernel.FingerprintSet(*self.limits)
         self.disk: dict[int, tuple[int, bytes]] = {}
+        self.files: defaultdict[int, SegmentFile] | None = defaultdict(SegmentFile) if leaving else None
+        self.leaving = leaving
+        self.indexes: dict[int, Index] = {}
 
     def judge(self, rows: Sequence[Row], chosen: Sequence[int] | None = None) -> list[int]:
         """Verdicts of the chosen rows; checks the counts that the kernel gives with them."""
@@ -53,16 +85,35 @@ class Kernel:
         for number, sealed_at_us, records in self.set.take_journal():
             assert len(records) % RECORD_BYTES == 0
             self.disk[number] = (sealed_at_us, self.disk.get(number, (-1, b""))[1] + bytes(records))
+            if self.files is not None and records:
+                self.files[number].append(bytes(records))
         for number in self.set.take_retired():
             self.disk.pop(number, None)  # not there if it retired before it was stored
+        if self.files is not None:
+            self.leave_memory(self.files)
 
-    def restart(self) -> None:
+    def leave_memory(self, files: dict[int, SegmentFile]) -> None:
+        for number in self.set.sealed_in_memory()[: self.leaving]:
+            places, entries, firsts = self.set.packed(number)
+            packed = np.frombuffer(entries, np.uint8).copy(), np.frombuffer(firsts, np.uint8).copy()
+            addresses = files[number].address, packed[0].ctypes.data, packed[1].ctypes.data
+            self.set.leave_memory(number, *addresses, (files[number], packed))
+            self.indexes[number] = (places, *packed)
+
+    def restart(self, *, indexes_lost: bool = False) -> None:
         """Everything in memory is lost, and comes back from disk."""
         self.store()
         watermark_us, count = self.set.watermark_us, len(self.set)
         self.set = kernel.FingerprintSet(*self.limits)
         for number, (sealed_at_us, records) in sorted(self.disk.items()):
-            self.set.restore(number, sealed_at_us, len(records) // 24, [records])
+            chunks, filed = [records], None
+            if self.files is not None and records:
+                chunks = self.files[number].chunks
+                if number in self.indexes and not indexes_lost:
+                    places, entries, firsts = self.indexes[number]
+                    addresses = self.files[number].address, entries.ctypes.data, firsts.ctypes.data
+                    filed = (places, entries.size // 8, *addresses, (self.files[number], entries, firsts))
+            self.set.restore(number, sealed_at_us, len(records) // 24, chunks, filed)
         self.set.restore_watermark(watermark_us)
         assert len(self.set) == count
 
@@ -133,16 +184,24 @@ def test_verdicts_do_not_depend_on_the_cut(
     assert sets[0].disk == sets[1].disk
 
 
+RESTARTS = st.lists(st.sampled_from(["none", "restart", "restart without indexes"]), min_size=7, max_size=7)
+
+
 @PROPERTY
-@given(streams(), LIMITS, CUTS, st.lists(st.booleans(), min_size=7, max_size=7), st.booleans())
-@example([(0, 0, 5)], (10, 1, 1), [0], [True] * 7, True)
+@given(streams(), LIMITS, CUTS, RESTARTS, st.booleans(), st.sampled_from([0, 1, 100]))
+@example([(0, 0, 5)], (10, 1, 1), [0], ["restart"] * 7, True, 0)
 def test_restart_at_any_point(
-    rows: list[Row], limits: tuple[int | None, int, int], cuts: list[int], restarts: list[bool], stored: bool
+    rows: list[Row],
+    limits: tuple[int | None, int, int],
+    cuts: list[int],
+    restarts: list[str],
+    stored: bool,
+    leaving: int,
 ) -> None:
-    truth, tested = DedupOracle(*limits), Kernel(*limits)
+    truth, tested = DedupOracle(*limits), Kernel(*limits, leaving=leaving)
     for part, restart in zip(cut(rows, cuts), restarts, strict=False):
-        if restart:
-            tested.restart()
+        if restart != "none":
+            tested.restart(indexes_lost=restart == "restart without indexes")
         elif stored:
             tested.store()
         assert tested.judge(part) == truth.judge(part)
@@ -222,17 +281,70 @@ def test_bloom_only_ever_says_maybe() -> None:
     assert tested.judge([(fingerprint, 0, 0) for fingerprint in alike]) == [DUPLICATE] * len(alike)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_many_segments_on_a_larger_scale(seed: int) -> None:
-    rng = random.Random(seed)
+@pytest.mark.parametrize("leaving", [0, 3, 1000])
+def test_many_segments_on_a_larger_scale(leaving: int) -> None:
+    rng = random.Random(leaving)
     rows = [(rng.getrandbits(128), rng.getrandbits(64), n) for n in range(40_000)]
-    tested = Kernel(None, 1, 200)
+    tested = Kernel(None, 1, 200, leaving=leaving)
     for part in cut(rows, [rng.randrange(len(rows)) for _ in range(5)]):
         assert tested.judge(part) == [NEW] * len(part)
         tested.restart()
     again = rng.sample(rows, 10_000)
     assert tested.judge(again) == [DUPLICATE] * len(again)
     assert tested.judge([(f, payload ^ 1, t) for f, payload, t in again]) == [CONFLICTING] * len(again)
+
+
+@pytest.mark.parametrize("low", [0, 2**64 - 1, 2**64 - 3, 127, 128])
+def test_packing_of_runs(low: int) -> None:
+    """Given ids whose entries stand in few runs, some of them probed beyond the end of the table, then each is found,
+    in its bucket and once."""
+    tested = Kernel(None, 1, 3000, leaving=1)
+    rows = [(n << 64 | (low + n % 5 * 2**40 - n % 3) % 2**64, n, 0) for n in range(3000)]
+    others = [(n << 64 | (low + 6 * 2**40 - n % 3) % 2**64, n, 0) for n in range(500)]
+    assert tested.judge(rows) == [NEW] * len(rows)
+    assert tested.judge(others) == [NEW] * len(others)
+    tested.store()
+    [(places, entries, directory)] = tested.indexes.values()
+    numbers_in_index = entries.view(np.uint64) & np.uint64(2**28 - 1)
+    assert sorted(numbers_in_index.tolist()) == list(range(1, 3001))
+    homes = (entries.view(np.uint64) >> np.uint64(28)) & np.uint64(places - 1)
+    starts = np.searchsorted(homes >> np.uint64(7), np.arange(places // 128 + 1, dtype=np.uint64))
+    assert directory.view(np.uint32).tolist() == starts.tolist()
+    assert tested.judge([*rows, *others]) == [DUPLICATE] * 3500
+
+
+def test_a_chunk_has_a_maximum() -> None:
+    """Given more records than a chunk may have, when they leave memory, then each is found in its chunk."""
+    count, file = (1 << 20) + 3, np.zeros((1 << 20) * 24 + 1000, np.uint8)
+    words = np.arange(2 * count + 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    times, verdicts = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.uint8)
+    tested = kernel.FingerprintSet(-1, 1, count)
+    addresses = words.ctypes.data, words.ctypes.data, times.ctypes.data, verdicts.ctypes.data
+    assert tested.judge(count + 1, 0, *addresses)[0] == count + 1
+    at = 8
+    for number, _, records in tested.take_journal():
+        if number == 1:
+            file[at + 8 : at + 8 + len(records)] = np.frombuffer(records, np.uint8)
+            at += 8 + len(records)
+    assert at == 8 + 2 * 8 + 24 * count
+    _, entries, firsts = tested.packed(1)
+    packed = np.frombuffer(entries, np.uint8).copy(), np.frombuffer(firsts, np.uint8).copy()
+    tested.leave_memory(1, file.ctypes.data, packed[0].ctypes.data, packed[1].ctypes.data, (file, packed))
+    assert tested.memory_bytes() < 3.1 * count + 40_000
+    assert tested.judge(count + 1, 0, *addresses)[1] == count + 1
+    assert tested.looks_into_files() >= 2 * count
+
+
+def test_what_cannot_leave_memory() -> None:
+    """An active segment, one that has not told all, and one that is gone."""
+    tested = Kernel(None, 1, 10)
+    tested.judge([(n, 0, 0) for n in range(1, 12)])
+    for number in (1, 2, 3):
+        with pytest.raises(ValueError, match=f"segment {number}"):
+            tested.set.leave_memory(number, 0, 0, 0, None)
+    with pytest.raises(ValueError, match="segment 2 has no packed index in memory"):
+        tested.set.packed(2)
+    assert tested.set.sealed_in_memory() == [1]
 
 
 @pytest.mark.parametrize("count", [2730, 2731, 2732, 5461, 50_000])
@@ -247,16 +359,29 @@ def test_growth_of_a_table(count: int) -> None:
     assert tested.judge(rows) == [DUPLICATE] * len(rows)
 
 
-def test_memory_is_what_the_header_says() -> None:
-    """24 bytes an id in its record, 12 to 24 in the index and 2 in a filter... and no less."""
-    tested = Kernel(None, 1, 5000)
-    empty = kernel.FingerprintSet(-1, 1).memory_bytes()
-    assert empty == 0
+@pytest.mark.parametrize("leaving", [0, 1000])
+def test_memory_is_what_the_header_says(leaving: int) -> None:
+    """An id of a sealed segment takes 3 bytes, and with the records and the index in memory 32 more... and no less."""
+    tested = Kernel(None, 1, 5000, leaving=leaving)
+    assert tested.set.memory_bytes() == 0
     count = 100_000
     rng = random.Random(0)
-    tested.judge([(rng.getrandbits(128), 0, 0) for _ in range(count)])
-    used = tested.set.memory_bytes()
-    assert (24 + 12) * count <= used <= (24 + 24 + 2 + 1) * count + 4096 * 8
+    tested.judge([(rng.getrandbits(128), 0, 0) for _ in range(count + 1)])
+    tested.store()
+    each = 3 if leaving else 3 + 24 + 8
+    assert each * count <= tested.set.memory_bytes() <= (each + 0.6) * count + 4096 * 8 + 100
+
+
+def test_few_new_ids_pass_a_filter() -> None:
+    """24 bits an id let 1 in 10,000 through; a filter whose bits were not spread would let far more."""
+    tested = Kernel(None, 1, 60_000)
+    rng = random.Random(1)
+    tested.judge([(rng.getrandbits(128), 0, 0) for _ in range(60_001)])
+    lookups, passed, _ = tested.set.filtering()
+    tested.judge([(rng.getrandbits(128), 0, 0) for _ in range(59_000)])
+    more_lookups, more_passed, found = tested.set.filtering()
+    assert more_lookups - lookups == 59_000
+    assert more_passed - passed <= 30 and found == 0
 
 
 def test_filters_say_what_they_were_asked() -> None:
@@ -332,9 +457,9 @@ def test_a_slice_has_a_length(slice_us: int) -> None:
         FingerprintSet(None, slice_us)
 
 
-@pytest.mark.parametrize("ids", [0, -1, 1 << 31])
+@pytest.mark.parametrize("ids", [0, -1, (1 << 28) - 1])
 def test_a_segment_holds_what_an_entry_can_number(ids: int) -> None:
-    with pytest.raises(ValueError, match=r"segment_ids_max must be positive and below 2\^31"):
+    with pytest.raises(ValueError, match=r"segment_ids_max must be positive and below 2\^28 - 1"):
         kernel.FingerprintSet(-1, 1, ids)
-    with pytest.raises(ValueError, match=r"less than 2\^31 records"):
-        kernel.FingerprintSet(-1, 1).restore(1, -1, 1 << 31, [])
+    with pytest.raises(ValueError, match=r"less than 2\^28 - 1 records"):
+        kernel.FingerprintSet(-1, 1).restore(1, -1, (1 << 28) - 1, [])

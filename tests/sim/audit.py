@@ -234,6 +234,8 @@ def _check_strays(world: "World") -> Problems:
     for shard, sealed in shards.items():
         for segment in unseal(sealed, "shard", shard)["segments"]:
             wanted.add(f"{STATE_FOLDER}/shards/{shard}/segment-{segment['number']:08d}.fps")
+            if segment["sealed_at_us"] >= 0:
+                wanted.add(f"{STATE_FOLDER}/shards/{shard}/segment-{segment['number']:08d}.idx")
     beside = [f"{STATE_FOLDER}/{folder}/LOCK" for folder in ("inbox", "late", "redrives")]
     for name in world.disk.used():
         # Of a command that died when the store had answered; the next one that inserts writes over it.

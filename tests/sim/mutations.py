@@ -26,7 +26,8 @@ import flow.steps.combine
 import flow.steps.rate
 import flow.steps.route
 from flow.faults import point
-from flow.kernels import FingerprintSet, Verdicts, identify
+from flow.kernels import Verdicts, identify
+from flow.kernels.fingerprints import FingerprintSet
 from flow.sinks.outbox import Block, Outbox
 from flow.sinks.writer import Writer
 from flow.sources.inbox import _Reader
@@ -157,9 +158,9 @@ def segments_not_cut_back(world: World) -> Iterator[None]:
 
     read = flow.state.segments.SegmentFiles.read
 
-    def whole(self: Any, number: int) -> bytes:
+    def whole(self: Any, number: int, checksum: int | None) -> bytes:
         self._lengths[number] = self.path(number).stat().st_size
-        return read(self, number)
+        return read(self, number, None)
 
     with (
         patch.object(flow.state.segments, "cut_back", adopt),

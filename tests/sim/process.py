@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 TRIES_MAX = 20
 """After so many refusals at the end of a run its operator kills it."""
 
+MEMORY_BYTES_MAX = 40_000
+"""Of a shard: what the smallest index takes, and a few sealed segments; others leave for their files."""
+
 
 class Process:
     """From a locked state directory to the end of the input, or of the life."""
@@ -83,7 +86,7 @@ class Process:
         self._inbox = self._build_inbox(recovery.of("inbox").get(PART))
         self._sink = BlockSink(self._options.shards, self._make_writer)
         self._make_deduplicator = MakeDeduplicator(
-            self._directory.shard, self._options.horizon_us, self._options.generations
+            self._directory.shard, self._options.horizon_us, self._options.generations, MEMORY_BYTES_MAX
         )
         for shard, snapshot in self._shuffled(recovery.of("deduplicate").items()):
             self._logics[shard] = DeduplicateLogic(self._deduplicator, snapshot)

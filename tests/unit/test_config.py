@@ -44,6 +44,7 @@ def test_defaults() -> None:
     assert config.ledger is None
     assert config.dedup.horizon_us == 72 * 3_600_000_000
     assert config.dedup.generations == 6
+    assert config.dedup.memory_bytes_max == 8 * 2**30
     assert config.epoch_us == 5_000_000
     assert config.shards == 1
     assert config.limits == Limits()
@@ -56,7 +57,7 @@ def test_everything_set() -> None:
         text(
             source="{kind: files, path: [/a/*.parquet, b.arrow], format: parquet}",
             ledger="/var/lib/ledger",
-            dedup="{horizon: unbounded, generations: 1}",
+            dedup="{horizon: unbounded, generations: 1, memory_max: 64MiB}",
             epoch="50ms",
             shards="256",
             limits="{event_bytes_max: 64KiB, string_bytes_max: 2kB, quantity_max: 9223372036854775807, "
@@ -69,7 +70,7 @@ def test_everything_set() -> None:
     assert config.source.path == ("/a/*.parquet", "/etc/tallyflow/b.arrow")
     assert config.source.format == "parquet"
     assert config.ledger == Path("/var/lib/ledger")
-    assert (config.dedup.horizon_us, config.dedup.generations) == (None, 1)
+    assert (config.dedup.horizon_us, config.dedup.generations, config.dedup.memory_bytes_max) == (None, 1, 2**26)
     assert (config.epoch_us, config.shards) == (50_000, 256)
     assert config.limits.model_dump() == {
         "event_bytes_max": 65_536,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracle.combine import Sums, read_tables, unpivoted
 
-from flow.kernels import FingerprintSet
+from flow.kernels.fingerprints import FingerprintSet
 from flow.prices.book import parse_price_book
 from flow.schema import meter_and_per
 from flow.steps.batches import Limits, Lines

@@ -19,7 +19,8 @@ from tests.oracle.combine import Tables, merged, read_tables
 
 import _core
 from flow import kernels
-from flow.kernels import FingerprintSet, identify
+from flow.kernels import identify
+from flow.kernels.fingerprints import FingerprintSet
 from flow.oracle.hashing import event_digest, fingerprint, payload_hash
 from flow.prices.book import parse_price_book
 from flow.schema import EVENTS

@@ -3,7 +3,6 @@
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
-from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -14,7 +13,6 @@ import _core
 from _core import columns as _columns
 from _core import combine as _combine
 from _core import decode as _decode
-from _core import dedup as _dedup
 from _core import hash as _hash
 from _core import rate as _rate
 
@@ -144,101 +142,6 @@ class Verdicts(NamedTuple):
     conflicting_count: int
     late: pa.Buffer
     late_count: int
-
-
-class Filtering(NamedTuple):
-    """Questions to the Bloom filters of a shard."""
-
-    lookups: int
-    passed: int
-    """Of those, answered with "look closer"."""
-    found: int
-    """Of those, known indeed."""
-
-
-class FingerprintSet:
-    """The fingerprints of one shard; see `_core/dedup.pyx`."""
-
-    def __init__(self, horizon_us: int | None, slice_us: int) -> None:
-        self._set = _dedup.FingerprintSet(-1 if horizon_us is None else horizon_us, slice_us)
-
-    def judge(
-        self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int, *, admitted: bool = False
-    ) -> Verdicts:
-        """Judges the selected rows, in order, and remembers the new ones; none is late if they are `admitted`.
-
-        Raises MemoryError.
-        """
-        if event_time_us.offset:
-            raise ValueError("a kernel reads whole arrays, not slices")
-        if admitted:
-            horizon_us = self._set.horizon_us
-            self._set.horizon_us = -1  # as if unbounded, which also ends no generation meanwhile
-            try:
-                return self.judge(identity, event_time_us, rows, count)
-            finally:
-                self._set.horizon_us = horizon_us
-        verdicts = pa.allocate_buffer(count)
-        chosen = _address(rows)
-        new, duplicate, conflicting, late = self._set.judge(
-            count,
-            chosen,
-            identity.fingerprint.address,
-            identity.payload.address,
-            _address(event_time_us.buffers()[1]),
-            verdicts.address,
-        )
-
-        def picked(verdict: int, size: int) -> pa.Buffer:
-            out = pa.allocate_buffer(4 * size)
-            if size:
-                _dedup.select(count, chosen, verdicts.address, verdict, out.address)
-            return out
-
-        return Verdicts(
-            picked(_dedup.NEW, new),
-            new,
-            duplicate,
-            picked(_dedup.CONFLICTING, conflicting),
-            conflicting,
-            picked(_dedup.LATE, late),
-            late,
-        )
-
-    @property
-    def watermark_us(self) -> int:
-        """The latest event time of an accepted event; -1 before the first."""
-        return self._set.watermark_us
-
-    @property
-    def memory_bytes(self) -> int:
-        return self._set.memory_bytes()
-
-    @property
-    def filtering(self) -> Filtering:
-        """What the Bloom filters of sealed segments did since the start."""
-        return Filtering(*self._set.filtering())
-
-    def __len__(self) -> int:
-        return len(self._set)
-
-    def take_journal(self) -> Iterator[tuple[int, int, memoryview]]:
-        """(segment number, watermark at which it was sealed or -1, 24-byte records) learnt since the last call.
-
-        The records are those of the set itself: good until the next are asked for, while nothing is judged.
-        """
-        return self._set.take_journal()
-
-    def take_retired(self) -> list[int]:
-        """Numbers of the segments that the horizon has passed since the last call."""
-        return self._set.take_retired()
-
-    def restore(self, number: int, sealed_at_us: int, records_max: int, chunks: Iterable[bytes | memoryview]) -> None:
-        """Loads a segment, oldest first: `chunks` of its 24-byte records, together `records_max` at most."""
-        self._set.restore(number, sealed_at_us, records_max, chunks)
-
-    def restore_watermark(self, watermark_us: int) -> None:
-        self._set.restore_watermark(watermark_us)
 
 
 class Amounts(NamedTuple):

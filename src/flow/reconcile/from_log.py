@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..kernels import SLOTS, Amounts, Combiner, FingerprintSet
+from ..kernels import SLOTS, Amounts, Combiner
+from ..kernels.fingerprints import FingerprintSet
 from ..schema import REQUESTS
 from ..sources.files import read_files
 from ..steps.amend import befores_and_afters, picked_amends, without_events

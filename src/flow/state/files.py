@@ -77,6 +77,17 @@ def _write_all(file: FileIO, piece: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
+def write_pieces(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+    """Writes a file that can be made anew, in the place of any that is there: not synced. Raises StateError."""
+    try:
+        path.unlink(missing_ok=True)  # and not cut: it may be mapped
+        with path.open("wb", buffering=0) as file:
+            for piece in pieces:
+                _write_all(file, piece)
+    except OSError as error:
+        raise explain(error, path, "write") from error
+
+
 class SummedFile:
     """A new file that something else will name: written piece by piece, summed up on the way, synced at the end."""
 

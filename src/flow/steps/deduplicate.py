@@ -2,13 +2,15 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bytewax.operators import StatefulBatchLogic
 
 from ..errors import StateError
 from ..faults import point
-from ..kernels import Filtering, FingerprintSet, Rows, Verdicts
+from ..kernels import Rows, Verdicts
+from ..kernels.fingerprints import SEGMENT_IDS_MAX, Filtering, FingerprintSet
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import RECORD_BYTES, SegmentFiles
 from .route import Routed
@@ -16,6 +18,15 @@ from .route import Routed
 MANIFEST = "shard"
 APPEND_RECORDS = 1 << 17
 """Fingerprints that are held back until they are written: few enough to be in the cache still."""
+ACTIVE_BYTES_MAX = 48
+"""What an id takes in the active segment, when its index has just doubled."""
+LOOK_BYTES = 1 << 16
+"""What the system makes resident where a page of a mapped file is looked at."""
+
+
+def segment_ids_max(memory_bytes_max: int) -> int:
+    """How many ids a segment may have, so that the active one takes three eighths of the memory at most."""
+    return min(SEGMENT_IDS_MAX, max(memory_bytes_max * 3 // 8 // ACTIVE_BYTES_MAX, 1 << 12))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +44,30 @@ class Judged:
 
 
 class Deduplicator:
-    """One shard: the fingerprints in memory and their segment files. Knows nothing of Bytewax.
+    """One shard: what of its fingerprints is in memory, and their files. Knows nothing of Bytewax.
 
-    `horizon_us` None is unbounded; `generations` is how many slices a horizon has.
+    `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Of `memory_bytes_max`, an eighth is
+    for pages of files that were looked at. When segments need more than the rest, the oldest sealed ones leave memory.
     """
 
-    def __init__(self, shard: str, files: SegmentFiles, horizon_us: int | None, generations: int) -> None:
+    def __init__(
+        self, shard: str, folder: Path, horizon_us: int | None, generations: int, memory_bytes_max: int
+    ) -> None:
         self.shard = shard
-        self._files = files
+        self._memory_bytes_max = memory_bytes_max
+        ids_max = segment_ids_max(memory_bytes_max)
+        self._files = SegmentFiles(folder)
         slice_us = max((horizon_us or 1) // generations, 1)
-        self._fingerprints = FingerprintSet(horizon_us, slice_us)
+        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max)
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
         self.append_records = APPEND_RECORDS
         self._learnt = 0  # records that are in no segment file yet
+        self._looks = 0  # into files, when their pages were let go of
 
     @property
     def memory_bytes(self) -> int:
-        """What the fingerprints and their filters take."""
+        """What the fingerprints and their filters take, without files."""
         return self._fingerprints.memory_bytes
 
     @property
@@ -65,12 +82,16 @@ class Deduplicator:
     def resume(self, manifest: dict[str, Any]) -> None:
         """Loads what a snapshot recorded. Raises StateError if a file is missing, cut or damaged."""
         segments = manifest["segments"]
-        self._files.resume({segment["number"]: segment["length"] for segment in segments})
+        sealed = [segment["number"] for segment in segments if segment["sealed_at_us"] >= 0]
+        self._files.resume({segment["number"]: segment["length"] for segment in segments}, sealed)
         for segment in segments:
-            number, sealed_at_us = segment["number"], segment["sealed_at_us"]
+            number, sealed_at_us, checksum = segment["number"], segment["sealed_at_us"], segment.get("checksum")
+            filed = None if sealed_at_us < 0 or checksum is None else self._files.filed(number, checksum)
             records_max = segment["length"] // RECORD_BYTES
-            self._fingerprints.restore(number, sealed_at_us, records_max, self._files.read(number))
+            records = self._files.read(number, checksum)
+            self._fingerprints.restore(number, sealed_at_us, records_max, records, filed)
             self._sealed_at_us[number] = sealed_at_us
+            self._keep_within_memory()
         if len(self._fingerprints) != manifest["fingerprints"]:
             raise StateError(
                 f"{self._files.path(0).parent}: {len(self._fingerprints)} fingerprints were read, "
@@ -96,6 +117,25 @@ class Deduplicator:
             if number in self._sealed_at_us:
                 self._sealed_at_us[number] = sealed_at_us
         self._learnt = 0
+        self._keep_within_memory()
+
+    def _keep_within_memory(self) -> None:
+        """Lets the oldest sealed segments leave memory for their files, and pages of files if many were looked at."""
+        pages_max = self._memory_bytes_max // 8
+        bytes_max = self._memory_bytes_max - pages_max
+        if self.memory_bytes > bytes_max and (sealed := self._fingerprints.sealed_in_memory()):
+            self._files.sync()
+            while sealed and self.memory_bytes > bytes_max:
+                number = sealed.pop(0)
+                self._fingerprints.leave_memory(number, self._files.file(number, *self._fingerprints.packed(number)))
+        if self.memory_bytes > bytes_max:
+            raise StateError(
+                f"{self.shard}: {len(self._fingerprints)} fingerprints take {self.memory_bytes} bytes of memory, too "
+                "much for its share of dedup.memory_max; raise it, or shorten dedup.horizon; nothing is lost"
+            )
+        if (self._fingerprints.looks_into_files - self._looks) * LOOK_BYTES > pages_max:
+            self._looks = self._fingerprints.looks_into_files
+            self._files.let_go_of_pages()
 
     def snapshot(self) -> dict[str, Any]:
         """Appends what was learnt to the segment files, synced, and says how far they go.
@@ -117,7 +157,12 @@ class Deduplicator:
             "watermark_us": self._fingerprints.watermark_us,
             "fingerprints": len(self._fingerprints),
             "segments": [
-                {"number": number, "sealed_at_us": sealed_at_us, "length": self._files.length(number)}
+                {
+                    "number": number,
+                    "sealed_at_us": sealed_at_us,
+                    "length": self._files.length(number),
+                    "checksum": self._files.checksum(number),
+                }
                 for number, sealed_at_us in sorted(self._sealed_at_us.items())
             ],
         }
@@ -171,6 +216,8 @@ class MakeDeduplicator:
     folder_of: Any  # Callable[[str], Path]; dataclasses take a bare function for a method
     horizon_us: int | None
     generations: int
+    memory_bytes_max: int
+    """Of one shard."""
 
     def __call__(self, shard: str) -> Deduplicator:
-        return Deduplicator(shard, SegmentFiles(self.folder_of(shard)), self.horizon_us, self.generations)
+        return Deduplicator(shard, self.folder_of(shard), self.horizon_us, self.generations, self.memory_bytes_max)

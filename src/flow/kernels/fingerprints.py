@@ -1,0 +1,175 @@
+"""The kernel of deduplication: the fingerprints of a shard, in memory and in mapped files."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from _core import dedup as _dedup
+
+from . import Identity, Rows, Verdicts, _address
+
+
+class Filtering(NamedTuple):
+    """Questions to the Bloom filters of a shard."""
+
+    lookups: int
+    passed: int
+    """Of those, answered with "look closer"."""
+    found: int
+    """Of those, known indeed."""
+
+
+class _Mapped(Protocol):
+    @property
+    def address(self) -> int: ...
+
+
+class _Index(Protocol):
+    @property
+    def places(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def entries_address(self) -> int: ...
+    @property
+    def directory_address(self) -> int: ...
+
+
+class Filed(Protocol):
+    """A segment and its packed index in mapped files, which are mapped for as long as this is held."""
+
+    @property
+    def records(self) -> _Mapped: ...
+    @property
+    def index(self) -> _Index: ...
+
+
+SEGMENT_IDS_MAX = 1 << 26
+
+
+class FingerprintSet:
+    """The fingerprints of one shard; see `_core/dedup.pyx`.
+
+    `horizon_us` None is unbounded. A segment that has `segment_ids_max` is sealed before its slice ends.
+    """
+
+    def __init__(self, horizon_us: int | None, slice_us: int, segment_ids_max: int = SEGMENT_IDS_MAX) -> None:
+        self._set = _dedup.FingerprintSet(-1 if horizon_us is None else horizon_us, slice_us, segment_ids_max)
+
+    def judge(
+        self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int, *, admitted: bool = False
+    ) -> Verdicts:
+        """Judges the selected rows, in order, and remembers the new ones; none is late if they are `admitted`.
+
+        Raises MemoryError.
+        """
+        if event_time_us.offset:
+            raise ValueError("a kernel reads whole arrays, not slices")
+        if admitted:
+            horizon_us = self._set.horizon_us
+            self._set.horizon_us = -1  # as if unbounded, which also ends no generation meanwhile
+            try:
+                return self.judge(identity, event_time_us, rows, count)
+            finally:
+                self._set.horizon_us = horizon_us
+        verdicts = pa.allocate_buffer(count)
+        chosen = _address(rows)
+        new, duplicate, conflicting, late = self._set.judge(
+            count,
+            chosen,
+            identity.fingerprint.address,
+            identity.payload.address,
+            _address(event_time_us.buffers()[1]),
+            verdicts.address,
+        )
+
+        def picked(verdict: int, size: int) -> pa.Buffer:
+            out = pa.allocate_buffer(4 * size)
+            if size:
+                _dedup.select(count, chosen, verdicts.address, verdict, out.address)
+            return out
+
+        return Verdicts(
+            picked(_dedup.NEW, new),
+            new,
+            duplicate,
+            picked(_dedup.CONFLICTING, conflicting),
+            conflicting,
+            picked(_dedup.LATE, late),
+            late,
+        )
+
+    @property
+    def watermark_us(self) -> int:
+        """The latest event time of an accepted event; -1 before the first."""
+        return self._set.watermark_us
+
+    @property
+    def memory_bytes(self) -> int:
+        """Without mapped files."""
+        return self._set.memory_bytes()
+
+    @property
+    def segment_ids_max(self) -> int:
+        return self._set.segment_ids_max
+
+    @property
+    def filtering(self) -> Filtering:
+        """What the Bloom filters of sealed segments did since the start."""
+        return Filtering(*self._set.filtering())
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def take_journal(self) -> Iterator[tuple[int, int, memoryview]]:
+        """(segment number, watermark at which it was sealed or -1, 24-byte records) learnt since the last call.
+
+        The records are those of the set itself: good until the next are asked for, while nothing is judged.
+        """
+        return self._set.take_journal()
+
+    def take_retired(self) -> list[int]:
+        """Numbers of the segments that the horizon has passed since the last call."""
+        return self._set.take_retired()
+
+    def sealed_in_memory(self) -> list[int]:
+        """Numbers of the sealed segments that are in memory, oldest first."""
+        return self._set.sealed_in_memory()
+
+    def packed(self, number: int) -> tuple[int, memoryview, memoryview]:
+        """The index of a sealed segment in memory: places, entries, directory; good until `leave_memory`."""
+        return self._set.packed(number)
+
+    def leave_memory(self, number: int, filed: Filed) -> None:
+        """A sealed segment, all of which `take_journal` has given, is read in its files from now on, but its filter."""
+        index = filed.index
+        addresses = (filed.records.address, index.entries_address, index.directory_address)
+        self._set.leave_memory(number, *addresses, filed)
+
+    @property
+    def looks_into_files(self) -> int:
+        """How often a mapped file was read since the start: a page or two each."""
+        return self._set.looks_into_files()
+
+    def restore(
+        self,
+        number: int,
+        sealed_at_us: int,
+        records_max: int,
+        chunks: Iterable[bytes | memoryview],
+        filed: Filed | None = None,
+    ) -> None:
+        """Loads a segment, oldest first: `chunks` of its 24-byte records, together `records_max` at most.
+
+        `filed`: of a sealed one whose records and index need not come into memory.
+        """
+        where = None
+        if filed is not None:
+            index = filed.index
+            addresses = (filed.records.address, index.entries_address, index.directory_address)
+            where = (index.places, index.entries, *addresses, filed)
+        self._set.restore(number, sealed_at_us, records_max, chunks, where)
+
+    def restore_watermark(self, watermark_us: int) -> None:
+        self._set.restore_watermark(watermark_us)
