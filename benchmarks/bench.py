@@ -26,6 +26,7 @@ SHORT: dict[str, str] = {
     "anomalies": "--seeds 1",
     "anomalies --cost": "--events 2000000",
     "columnar": "--events 5000000",
+    "dedup": "--ids 1000000 10000000",
     "json_path": "--events 1000000",
     "latency": "--seconds 20",
     "rating": "--events 1000000",
