@@ -28,10 +28,6 @@ cdef extern from *:
         }
         return bits;
     }
-    struct tf_weight {  /* of a meter, in what a check of sums or speeds makes of an event */
-        int64_t weight;
-        uint64_t told;  /* whether the event has what the check needs */
-    };
     /* How many items each of these rows has, if all have the same meters in the same order; 0: they do not. */
     static int64_t tf_even(const int32_t *starts, const int32_t *meters, int64_t rows) {
         int32_t width = starts[1] - starts[0], uneven = 0;
@@ -57,43 +53,82 @@ cdef extern from *:
         }
         return outside < 0;
     }
-    /* Marks the rows, 1024 at most, whose weighted sum is above `high`, or below -`low`; all of them, if there are
-       quantities of more than 32 bits, with which sums might not fit. Whether any is marked. */
-    static int tf_weigh(const struct tf_weight *restrict of, const int32_t *restrict starts,
-                        const int32_t *restrict meters, const int64_t *restrict quantities, int64_t rows, int64_t width,
-                        int64_t low, int64_t high, uint8_t *restrict marked) {
-        int64_t sums[1024], bits = 0;
-        uint64_t told = 0;
-        int any = 0;
-        const int32_t *of_row = meters + starts[0];
-        for (int64_t n = 0; n < width; n++) told |= of[of_row[n]].told;
-        if (width && !told) return 0;
-        memset(sums, 0, sizeof(*sums) * rows);
-        for (int64_t n = 0; n < width; n++) {
-            int64_t weight = of[of_row[n]].weight;
-            const int64_t *quantity = quantities + starts[0] + n;
-            for (int64_t row = 0; weight && row < rows; row++) {
-                sums[row] += quantity[row * width] * weight;
-                bits |= quantity[row * width];
+    struct tf_group {  /* checks that make the same sum, or speed, of an event */
+        int speed;
+        int check;      /* the first of them */
+        int64_t bound;  /* the least of theirs, and 2^20 at most if they are of speeds */
+    };
+    #define TF_ABSENT INT64_MIN  /* what a row has in place of a quantity by which it would tell something */
+    /* Uneven rows as even ones: each quantity at the place of its meter; 0, or TF_ABSENT, where a row has none. */
+    static void tf_lay_out(const struct tf_meter *restrict of, const int32_t *restrict place_of,
+                           const int32_t *restrict layout, int64_t width, const int32_t *restrict starts,
+                           const int32_t *restrict meters, const int64_t *restrict quantities, int64_t rows,
+                           int64_t *restrict out) {
+        memset(out, 0, sizeof(*out) * (size_t)(rows * width));
+        for (int64_t n = 0; n < width; n++)
+            for (int64_t row = 0; of[layout[n]].told_by && row < rows; row++) out[row * width + n] = TF_ABSENT;
+        for (int64_t row = 0; row < rows; row++, out += width)
+            for (int64_t i = starts[row]; i < starts[row + 1]; i++) out[place_of[meters[i]]] = quantities[i];
+    }
+    /* Marks the rows that may fail; the answer is 1 if there are any, and more if quantities have more than 32 bits.
+       Where the compiler knows the arguments named first, a row's sum stays in registers, and nothing branches. */
+    static inline __attribute__((always_inline)) uint64_t tf_weigh_by(
+        const int speed, const int laid_out, const int count, const int32_t *restrict places, int32_t told_at,
+        uint64_t bound, const int64_t *restrict quantities, int64_t rows, int64_t width, uint8_t *restrict marked) {
+        uint64_t bits = 0, any = 0;
+        for (int64_t row = 0; row < rows; row++, quantities += width) {
+            if (!laid_out) __builtin_prefetch(quantities + rows * width);  /* of the next block, line by line */
+            uint64_t told = quantities[told_at], added = 0;
+            for (int n = 0; n < count; n++) {
+                uint64_t quantity = quantities[places[n]];
+                if (laid_out) quantity &= INT64_MAX;  /* 0 for TF_ABSENT */
+                added += quantity;
+                bits |= quantity;
             }
-        }
-        for (int64_t row = 0; width == 0 && row < rows; row++) {
-            int64_t sum = 0;
-            told = 0;
-            for (int64_t i = starts[row]; i < starts[row + 1]; i++) {
-                sum += quantities[i] * of[meters[i]].weight;
-                bits |= quantities[i];
-                told |= of[meters[i]].told;
-            }
-            sums[row] = told ? sum : 0;
-        }
-        if (bits >> 32) memset(marked, any = 1, rows);
-        for (int64_t row = 0; row < rows; row++) {
-            int found = (sums[row] > high) | (sums[row] < -low);
+            bits |= laid_out ? told & INT64_MAX : told;
+            uint64_t apart = added - told;  /* with the sign in the last bit, as what follows */
+            uint64_t far = speed ? told * bound - added * 1000 : (apart + bound) | (bound - apart);
+            uint64_t found = (laid_out ? far & ~told : far) >> 63;
             marked[row] |= found;
             any |= found;
         }
-        return any;
+        return any | (bits >> 32) << 1;
+    }
+    static inline __attribute__((always_inline)) uint64_t tf_weigh_count(
+        const int speed, const int laid_out, int count, const int32_t *restrict places, int32_t told_at,
+        uint64_t bound, const int64_t *restrict quantities, int64_t rows, int64_t width, uint8_t *restrict marked) {
+    #define TF_WEIGH(n) tf_weigh_by(speed, laid_out, n, places, told_at, bound, quantities, rows, width, marked)
+        switch (count) {
+            case 0: return TF_WEIGH(0);
+            case 1: return TF_WEIGH(1);
+            case 2: return TF_WEIGH(2);
+            case 3: return TF_WEIGH(3);
+            case 4: return TF_WEIGH(4);
+            case 5: return TF_WEIGH(5);
+            default: return TF_WEIGH(count);
+        }
+    #undef TF_WEIGH
+    }
+    /* Marks the even rows that may fail a check of the group; all of them, if quantities have more than 32 bits, of
+       which sums might not fit. `layout`: the meters of a row; `places`: room for as many. Whether any is marked. */
+    static int tf_weigh(const struct tf_meter *restrict of, const struct tf_group *restrict group,
+                        const int32_t *restrict layout, int32_t *restrict places, const int64_t *restrict quantities,
+                        int64_t rows, int64_t width, int laid_out, uint8_t *restrict marked) {
+        uint64_t found;
+        int32_t told_at = -1;
+        int count = 0;
+        for (int32_t n = 0; n < width; n++) {
+            if (of[layout[n]].told_by >> group->check & 1) told_at = n;
+            if (of[layout[n]].added >> group->check & 1) places[count++] = n;
+        }
+        if (told_at < 0) return 0;
+    #define TF_WEIGH(speed, laid_out) \\
+        tf_weigh_count(speed, laid_out, count, places, told_at, group->bound, quantities, rows, width, marked)
+        if (group->speed) found = laid_out ? TF_WEIGH(1, 1) : TF_WEIGH(1, 0);
+        else found = laid_out ? TF_WEIGH(0, 1) : TF_WEIGH(0, 0);
+    #undef TF_WEIGH
+        if (found >> 1) memset(marked, 1, rows);
+        return found != 0;
     }
     /* Quantities are below 2^63, at most 1024 a row: nothing reaches 2^127, and small ones need 64 bits at most. */
     static inline int tf_disagrees(const struct tf_meter *of, const int32_t *meters, const int64_t *quantities,
@@ -125,17 +160,21 @@ cdef extern from *:
         uint64_t looked_at
         int64_t low
         int64_t high
-    ctypedef struct Weight "struct tf_weight":
-        int64_t weight
-        uint64_t told
+    ctypedef struct Group "struct tf_group":
+        bint speed
+        int check
+        int64_t bound
     uint64_t look "tf_look"(
         const Meter *of_meter, const int32_t *meters, const int64_t *quantities, int64_t first, int64_t end) nogil
     int64_t even "tf_even"(const int32_t *starts, const int32_t *meters, int64_t rows) nogil
     bint outside "tf_outside"(
         const Meter *of_meter, const int32_t *meters, const int64_t *quantities, int64_t items, int64_t width) nogil
+    void lay_out "tf_lay_out"(
+        const Meter *of_meter, const int32_t *place_of, const int32_t *layout, int64_t width, const int32_t *starts,
+        const int32_t *meters, const int64_t *quantities, int64_t rows, int64_t *out) nogil
     bint weigh "tf_weigh"(
-        const Weight *of_meter, const int32_t *starts, const int32_t *meters, const int64_t *quantities, int64_t rows,
-        int64_t width, int64_t low, int64_t high, uint8_t *marked) nogil
+        const Meter *of_meter, const Group *group, const int32_t *layout, int32_t *places, const int64_t *quantities,
+        int64_t rows, int64_t width, bint laid_out, uint8_t *marked) nogil
     bint disagrees "tf_disagrees"(
         const Meter *of_meter, const int32_t *meters, const int64_t *quantities, int64_t first, int64_t end, int check,
         bint speed, int64_t high) nogil

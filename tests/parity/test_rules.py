@@ -158,6 +158,31 @@ def test_rows_of_the_same_meters(uneven: int | None, large: int) -> None:
     assert {number for numbers in found.values() for number in numbers} == {0, 1, 4, 6, 7}
 
 
+@pytest.mark.parametrize("added", [0, 1, 2, 6, 7, 40])
+def test_any_number_of_meters_is_added_up(added: int) -> None:
+    """With the same meters in each row, and with some left out; one of them tells another sum at the same time."""
+    rng = random.Random(added)
+    names = tuple(f"m{n}" for n in range(added))
+    rules = [
+        rule(Sum("t", (*names, "u"), 1)),
+        rule(Speed((*names, "t"), 10)),
+        rule(Speed((*names, "u"), 2**20 + 1)),
+        rule(Sum("u", ("v", "w"), 0)),
+    ]
+    for left_out in (0.0, 0.2):
+        plain = []
+        for n in range(1100):
+            quantities = {name: rng.randrange(4) for name in (*names, "u")}
+            quantities |= {"t": sum(quantities.values()), "v": quantities["u"], "w": 0, "duration_ms": 40_000}
+            if rng.random() < 0.05:
+                quantities[rng.choice(("t", "u", "v"))] += rng.choice((1, 2, 500, 2**21, 2**33))
+            kept = [(name, quantity) for name, quantity in quantities.items() if rng.random() >= left_out]
+            plain.append(plain_event(id=str(n), usage=kept))
+        found = Checker(rules).failures(event_batch(plain), 0)
+        assert found == failures(rules, plain, 0)
+        assert {number for numbers in found.values() for number in numbers} == {0, 1, 2, 3}
+
+
 # ---- At random ----
 
 TEXT = st.sampled_from(["x", "ac*", "acme", *ODD_TEXTS, *(f"{text[:1]}*" for text in ODD_TEXTS if text)])
