@@ -30,7 +30,7 @@ SHORT: dict[str, str] = {
     "json_path": "--events 1000000",
     "latency": "--seconds 20",
     "rating": "--events 1000000",
-    "reconcile": "--events 1000000 --log-events 50000",
+    "reconcile": "--events 1000000 --copies 2",
     "recovery cost": "--events 2000000",
     "recovery restart": "--fingerprints 20000000",
     "rerate": "--events 1000000",
