@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
 PYTEST_WORKERS ?= 2
 
-.PHONY: help build run test test-fast sim soak fuzz lint bench report instructions baseline trillion clean
+.PHONY: help build run test test-fast sim soak fuzz sanitize debug lint bench report instructions baseline trillion clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,36 @@ soak: build ## Thousands of seeds of the simulator, from FROM on; stops at the f
 MESSAGES ?= 1000000
 fuzz: build ## Hold decode against its oracle on so many made-up and damaged messages: make fuzz MESSAGES=5000000 SEED=1
 	@$(PY) -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)
+
+CHECKED_TESTS ?= tests/parity
+CHECKED_MESSAGES ?= 10000
+MAY_LACK_SANITIZERS ?=
+CC_USED = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_config_var("CC").split()[0])')
+sanitize: build ## Run the tests of the kernels, and the fuzzer, under ASan and UBSan
+	@runtime=$$($(CC_USED) -print-file-name=libasan.so); \
+	if ! [ -e "$$runtime" ]; then \
+		echo "NOT CHECKED: $(CC_USED) has no libasan.so, so nothing was run under AddressSanitizer and UBSan;" \
+			"install the sanitizer runtime of that compiler" >&2; \
+		test -n "$(MAY_LACK_SANITIZERS)"; exit; \
+	fi; \
+	$(MAKE) checked NAME=sanitize SWITCH=CORE_SANITIZE=1 RUNTIME="LD_PRELOAD=$$runtime $(SANITIZER_SETTINGS)"
+
+# Python frees little at its end, which is no leak of ours; its own allocator would hide what is written beside a block.
+SANITIZER_SETTINGS := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
+
+debug: build ## The same with kernels that are not optimised and check their indices
+	@$(MAKE) checked NAME=debug SWITCH=CORE_DEBUG=1
+
+# Builds the kernels from a copy of the sources, so that those beside src/_core stay what they are, and runs with them.
+.PHONY: checked
+checked:
+	@mkdir -p build/$(NAME)/src && rm -rf build/$(NAME)/src/flow build/$(NAME)/src/_core/*.p*
+	@tar -cf - --exclude='*.so' --exclude='*.c' --exclude=__pycache__ src setup.py pyproject.toml | tar -C build/$(NAME) -xf -
+	@cd build/$(NAME) && $(SWITCH) $(abspath $(PY)) setup.py -q build_ext --inplace -j 2 >build.log 2>&1 || { cat build.log; exit 1; }
+	@export PYTHONPATH=$(CURDIR)/build/$(NAME)/src $(SWITCH); \
+	env $(RUNTIME) $(PY) -c 'import _core; assert "/build/$(NAME)/" in _core.__file__, _core.__file__'; \
+	env $(RUNTIME) $(PY) -m pytest $(CHECKED_TESTS) -p no:cacheprovider; \
+	env $(RUNTIME) $(PY) -m tests.fuzz --messages $(CHECKED_MESSAGES)
 
 lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check .

@@ -22,6 +22,7 @@ if os.uname().machine == "x86_64":
     compile_args.append("-march=x86-64-v2")
 link_args = []
 if SANITIZE:
+    compile_args += ["-O1", "-g"]  # for true lines in reports; and the checks would be slow to compile with more
     compile_args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
     link_args += ["-fsanitize=address,undefined"]
 

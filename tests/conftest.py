@@ -1,7 +1,10 @@
 """What all tests share: an embedded store, once opened, stays open until another one is, or a process needs it."""
 
 import os
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+from typing import Any
 
 import pytest
 
@@ -9,6 +12,19 @@ from flow.store.client import engine_kept
 
 # Children keep the bytecode of modules, whatever the environment says: half of what a command takes is to compile it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+class _WithoutEngine(MetaPathFinder):
+    """Skips a test at the point where it would load the embedded engine into a process with sanitizers."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "chdb":
+            reason = "chdb is loaded with RTLD_DEEPBIND, which AddressSanitizer refuses: the process would end"
+            pytest.skip(reason, allow_module_level=True)
+
+
+if os.environ.get("CORE_SANITIZE") == "1":
+    sys.meta_path.insert(0, _WithoutEngine())
 
 
 @pytest.fixture(scope="session", autouse=True)
