@@ -1,4 +1,4 @@
-"""A hundred seeds of the simulator, each one exact; TALLYFLOW_SIM_SEEDS for more, TALLYFLOW_SIM_FROM for others."""
+"""A few hundred seeds of the simulator, each one exact; TALLYFLOW_SIM_SEEDS for more, TALLYFLOW_SIM_FROM for others."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 from . import simulate
 
-SEEDS = int(os.environ.get("TALLYFLOW_SIM_SEEDS", "110"))
+SEEDS = int(os.environ.get("TALLYFLOW_SIM_SEEDS", "200"))
 FIRST = int(os.environ.get("TALLYFLOW_SIM_FROM", "0"))
 OF_COMMANDS = ("inbox_events", "corrections", "late_resolutions", "redrives", "rejected_fixes")
 _TOLD = 25

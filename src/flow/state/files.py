@@ -129,8 +129,10 @@ def summed_up(path: Path, begin: int = 0, checksum: int = 0) -> tuple[int, int]:
 
     Raises OSError.
     """
-    length, piece = begin, memoryview(bytearray(_PIECE_BYTES))
+    length = begin
     with path.open("rb", buffering=0) as file:
+        rest = max(os.fstat(file.fileno()).st_size - begin, 0)
+        piece = memoryview(bytearray(min(_PIECE_BYTES, rest + 1)))  # many files are small
         file.seek(begin)
         while read := file.readinto(piece):
             length += read
@@ -138,9 +140,8 @@ def summed_up(path: Path, begin: int = 0, checksum: int = 0) -> tuple[int, int]:
     return length, checksum
 
 
-def append(path: Path, at: int, pieces: Sequence[bytes | memoryview], *, synced: bool = True) -> None:
-    """Writes the pieces one behind the other from offset `at` on, which must be the file's end; syncs them, if not told
-    otherwise.
+def append(path: Path, at: int, pieces: Sequence[bytes | memoryview]) -> None:
+    """Writes the pieces one behind the other from offset `at` on, which must be the file's end, and syncs them.
 
     Raises StateError.
     """
@@ -150,8 +151,7 @@ def append(path: Path, at: int, pieces: Sequence[bytes | memoryview], *, synced:
                 raise StateError(f"{path}: is {file.tell()} bytes long, {at} are recorded; was it changed by hand?")
             for piece in pieces:
                 _write_all(file, piece)
-            if synced:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
     except OSError as error:
         raise explain(error, path, "append") from error
 

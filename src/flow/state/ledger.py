@@ -223,10 +223,10 @@ class LedgerWriter:
             if small or any(schema != schemas[0] for schema in schemas):
                 whole = target.with_suffix(".tmp")
                 _write_anew(whole, source, pieces, said)
+                sync_file(whole)
             else:
                 whole = source
                 append(whole, file.length, [whole_footer(pieces, schemas[0], said)])
-            sync_file(whole)
             point("ledger.before_seal")
             whole.rename(target)
             sync_folder(target.parent)
