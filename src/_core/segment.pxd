@@ -121,7 +121,7 @@ cdef inline const Record *find_sealed(const Segment *segment, uint64_t lo, uint6
     if not bloom_has(&segment.bloom, lo, hi):
         return NULL
     looks.passed += 1
-    looks.into_files += segment.packed_in_file
+    looks.into_files += 2 * segment.packed_in_file  # its directory, and entries
     while True:
         entry = packed_find(&segment.packed, lo, &at)
         if entry == 0:
