@@ -67,6 +67,7 @@ def unprotected(folder: Path) -> ExitStack:
 
     def forget(self: SegmentFiles, number: int, records: bytes) -> None:
         self._lengths[number] = self._lengths.get(number, 0) + len(records)
+        self._checksums[number] = 0
 
     init = outbox.Outbox.__init__
 
