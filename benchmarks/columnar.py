@@ -233,26 +233,26 @@ def compare(count: int, minutes: int, options: argparse.Namespace) -> dict[str, 
 
 
 def report(count: int, runs: dict[str, list[Run]], options: argparse.Namespace) -> dict[str, object]:
+    title = f"{count:,} events, Parquet to rollups, medians of {options.repeat} interleaved runs"
+    return {"events": count, "epoch": options.epoch, "sides": show_sides(title, "DuckDB", runs)}
+
+
+def show_sides(title: str, peer: str, runs: dict[str, list[Run]]) -> list[dict[str, object]]:
+    """Each side beside the first, which is the peer: a table on the terminal, and what is kept of it."""
     medians = {side: median(run.seconds for run in several) for side, several in runs.items()}
     base = next(iter(medians.values()))
-    table = Table(title=f"{count:,} events, Parquet to rollups, medians of {options.repeat} interleaved runs")
-    for name in ("side", "throughput beside DuckDB", "CPU beside wall", "resident"):
+    table = Table(title=title)
+    for name in ("side", f"throughput beside {peer}", "CPU beside wall", "resident"):
         table.add_column(name, justify="left" if name == "side" else "right")
-    rows = []
+    rows: list[dict[str, object]] = []
     for side, several in runs.items():
         cpu = median(run.cpu_seconds / run.seconds for run in several)
         resident = max(run.resident_mib for run in several)
         table.add_row(side, f"{base / medians[side]:.2f}", f"{cpu:.2f}", f"{resident:,} MiB")
-        rows.append(
-            {
-                "side": side,
-                "ratio": round(base / medians[side], 3),
-                "cpu_to_wall": round(cpu, 3),
-                "resident_mib": resident,
-            }
-        )
+        ratio = round(base / medians[side], 3)
+        rows.append({"side": side, "ratio": ratio, "cpu_to_wall": round(cpu, 3), "resident_mib": resident})
     Console().print(table)
-    return {"events": count, "epoch": options.epoch, "sides": rows}
+    return rows
 
 
 if __name__ == "__main__":

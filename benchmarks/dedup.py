@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from compiled import compiled
 from figures import MEMORY, SCALING, Chart, Figure, Look, keep, parser
 from rich.console import Console
 from rich.table import Table
@@ -158,16 +159,6 @@ def run(name: str, ids: int, data: Path, memory_bytes: int, hash_map: Path) -> d
     return found | ({"dropped": 0.0} if name == MAP else {})
 
 
-def compiled(folder: Path) -> Path:
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise SystemExit("hash_map.cpp needs a C++ compiler (c++, g++ or clang++), and there is none on PATH")
-    path = folder / "hash_map"
-    source = Path(__file__).parent / "hash_map.cpp"
-    subprocess.run([compiler, "-O3", "-std=c++17", "-o", str(path), str(source)], check=True)
-    return path
-
-
 # ---- Report --------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +202,7 @@ def main() -> None:
             alone = run("tallyflow, on disk", options.on_disk, data, memory_bytes, data)
             print(json.dumps({"ids": options.on_disk} | alone))
             raise SystemExit(alone["dropped"] != 0 or alone["resident_gib_at_most"] > options.memory_gib)
-        found, hash_map = {}, compiled(data)
+        found, hash_map = {}, compiled("hash_map.cpp", data)
         names = ["tallyflow", "tallyflow, 7 generations", "tallyflow, on disk", MAP, "set", "rbloom", "pybloom_live"]
         runs: dict[tuple[str, int], list[dict[str, float]]] = {}
         for size in sorted(options.ids):

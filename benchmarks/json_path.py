@@ -21,16 +21,13 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from columnar import DIMENSIONS, METERS, Run, measured, run_tallyflow, write_events
+from columnar import DIMENSIONS, METERS, Run, measured, run_tallyflow, show_sides, write_events
 from figures import PEERS, Chart, Figure, Look, keep, parser
-from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -217,21 +214,9 @@ def make(workload: Workload, events: int, path: Path) -> None:
 
 
 def report(workload: str, options: argparse.Namespace, size: int, runs: dict[str, list[Run]]) -> dict[str, object]:
-    medians = {side: median(run.seconds for run in several) for side, several in runs.items()}
-    base = next(iter(medians.values()))
     title = f"{options.events:,} events of {size / options.events:.0f} bytes, {workload}: medians of {options.repeat}"
-    table = Table(title=title)
-    for name in ("side", "throughput beside Polars", "CPU beside wall", "resident"):
-        table.add_column(name, justify="left" if name == "side" else "right")
-    rows = []
-    for side, several in runs.items():
-        cpu = median(run.cpu_seconds / run.seconds for run in several)
-        resident = max(run.resident_mib for run in several)
-        table.add_row(side, f"{base / medians[side]:.2f}", f"{cpu:.2f}", f"{resident:,} MiB")
-        ratio = round(base / medians[side], 3)
-        rows.append({"side": side, "ratio": ratio, "cpu_to_wall": round(cpu, 3), "resident_mib": resident})
-    Console().print(table)
-    return {"workload": workload, "events": options.events, "bytes_an_event": size // options.events, "sides": rows}
+    sides = show_sides(title, "Polars", runs)
+    return {"workload": workload, "events": options.events, "bytes_an_event": size // options.events, "sides": sides}
 
 
 if __name__ == "__main__":

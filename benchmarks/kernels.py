@@ -15,7 +15,6 @@ takes its share of the caches between two batches, as decoding does in a run.
 """
 
 import json
-import shutil
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,7 @@ from statistics import median
 from typing import Any, TypeVar, TypeVarTuple
 
 import pyarrow as pa
+from compiled import compiled
 from figures import STAGES, Chart, Figure, Look, keep, parser
 from kernel_work import decoded_to_block, event_batch, every_kernel
 from rich.console import Console
@@ -69,17 +69,6 @@ def batches(events: int, keys: int, customers: int, per_minute: int) -> Iterator
         yield event_batch(first, rows, keys or min(events, per_minute) // 5, customers, first // per_minute)
 
 
-def compiled(folder: Path) -> Path:
-    """The limit, by the compiler that there is."""
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise SystemExit("limit.cpp needs a C++ compiler (c++, g++ or clang++), and there is none on PATH")
-    path = folder / "limit"
-    source = Path(__file__).parent / "limit.cpp"
-    subprocess.run([compiler, "-O3", "-std=c++17", "-o", str(path), str(source)], check=True)
-    return path
-
-
 def medians(runs: list[Spent]) -> Spent:
     return {what: round(median(run[what] for run in runs), 2) for what in runs[0]}
 
@@ -91,7 +80,7 @@ def measured(options: Any) -> dict[str, Any]:
     rows = {}
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as folder:
-        command = [str(compiled(Path(folder))), str(options.events), str(options.table_mib << 20)]
+        command = [str(compiled("limit.cpp", Path(folder))), str(options.events), str(options.table_mib << 20)]
         for _ in track(range(options.repeat), "running", console=console, transient=True):
             limit.append(json.loads(subprocess.check_output(command)))
             for name, workload in WORKLOADS.items():
