@@ -25,25 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from columnar import measured
+from event_truth import quantities
 from figures import Figure, keep, parser
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from flow.generate import (
-    METERS,
-    PLAIN,
-    UNPRICED,
-    Synthetic,
-    _classes,
-    _dimensions,
-    _tables,
-    _times,
-    _usage,
-    prices_yaml,
-)
+from flow.generate import METERS, Synthetic, accepted, batch, prices_yaml
 from flow.oracle.rollup import Rates
 from flow.prices.book import parse_price_book
 from flow.schema import REQUESTS
@@ -84,10 +75,15 @@ class Sums:
     events: list[NDArray[np.int64]]
 
 
+def names(spec: Synthetic) -> list[list[str]]:
+    """Of each of PLACED, in the order of its codes."""
+    events = batch(spec, 0, 1)
+    return [events.column(name).dictionary.to_pylist() for name in PLACED]
+
+
 def shape_of(spec: Synthetic, changes_us: Sequence[int]) -> tuple[int, ...]:
     """Of an array with a place for each thing that a price may look at; a period ends where a price changes."""
-    dictionaries = _tables(spec).dictionaries
-    return (*(len(dictionaries[name]) for name in PLACED), len(changes_us) + 1)
+    return (*map(len, names(spec)), len(changes_us) + 1)
 
 
 def add_up(spec: Synthetic, changes_us: Sequence[int], first: int, end: int) -> Sums:
@@ -95,16 +91,15 @@ def add_up(spec: Synthetic, changes_us: Sequence[int], first: int, end: int) -> 
     shape = shape_of(spec, changes_us)
     sums = Sums(*([np.zeros(np.prod(shape), np.int64) for _ in (*METERS, REQUESTS)] for _ in range(2)))
     for start in range(first, end, _BATCH_ROWS):
-        index = np.arange(start, min(start + _BATCH_ROWS, end), dtype=np.uint64)
-        classes, payload_of, unpriced = _classes(spec, index)
-        accepted = (classes == PLAIN) | (classes == UNPRICED)
-        dimensions = _dimensions(spec, payload_of, unpriced)
-        period = np.searchsorted(changes_us, _times(spec, index), side="right")  # the first to come is the original
-        place = np.ravel_multi_index((*(dimensions[name] for name in PLACED), period), shape)
-        usage = _usage(spec, payload_of, dimensions["model"])
-        usage[REQUESTS] = (np.ones(index.size, np.int64), np.zeros(index.size, np.bool_))
-        for at, (quantity, absent) in enumerate(usage.values()):
-            rows = np.flatnonzero(accepted & ~absent)
+        count = min(_BATCH_ROWS, end - start)
+        events, counted = batch(spec, start, count), accepted(spec, start, count)
+        codes = [events.column(name).indices.to_numpy() for name in PLACED]
+        period = np.searchsorted(changes_us, events.column("time").cast(pa.int64()).to_numpy(), side="right")
+        place = np.ravel_multi_index((*codes, period), shape)
+        usage = [quantities(events, meter) for meter in METERS]
+        usage.append((np.ones(count, np.int64), np.ones(count, np.bool_)))
+        for at, (quantity, there) in enumerate(usage):
+            rows = np.flatnonzero(counted & there)
             np.add.at(sums.quantities[at], place[rows], quantity[rows])
             np.add.at(sums.events[at], place[rows], 1)
     return sums
@@ -134,12 +129,12 @@ def truth(spec: Synthetic) -> Cells:
 def rated(spec: Synthetic, sums: Sums, periods_us: Sequence[int], rates: Rates) -> Cells:
     """The sums with their amounts, regions and periods put together."""
     cells: Cells = {}
-    names = [_tables(spec).dictionaries[name].to_pylist() for name in PLACED]
+    named = names(spec)
     shape = shape_of(spec, periods_us[1:])
     for at, meter in enumerate((*METERS, REQUESTS)):
         for place in np.flatnonzero(sums.events[at]).tolist():
             *codes, period = np.unravel_index(place, shape)
-            dims = {name: of[code] for name, of, code in zip(PLACED, names, codes, strict=True)}
+            dims = {name: of[code] for name, of, code in zip(PLACED, named, codes, strict=True)}
             quantity, events = int(sums.quantities[at][place]), int(sums.events[at][place])
             amount = rates.amount_femto(meter, rates.narrowed(dims), periods_us[period], quantity)
             key = (dims["customer"], dims["model"], dims["service_tier"], meter)
@@ -229,7 +224,7 @@ def report(
     """What it took, on the terminal and as JSON."""
     seconds, cpu_seconds, resident_mib = took
     tokens = sum(cell[0] for key, cell in expected.items() if key[3] in TOKENS)
-    accepted = sum(cell[2] for key, cell in expected.items() if key[3] == REQUESTS)
+    counted = sum(cell[2] for key, cell in expected.items() if key[3] == REQUESTS)
     # A whole process has a start and an end, which a shorter run does not have less of.
     whole = spec.events == EVENTS
     figures = [
@@ -246,8 +241,8 @@ def report(
     console = Console(highlight=False)
     for figure in figures:
         console.print(f"{figure.what:<40} {figure.told:>28}  {figure.aim}")
-    console.print(f"{len(expected):,} sums of {accepted:,} accepted events compared, {wrong} differ")
-    measured = {"events": spec.events, "accepted": accepted, "tokens": tokens, "seconds": round(seconds, 1)}
+    console.print(f"{len(expected):,} sums of {counted:,} accepted events compared, {wrong} differ")
+    measured = {"events": spec.events, "accepted": counted, "tokens": tokens, "seconds": round(seconds, 1)}
     measured |= {"cpu_seconds": round(cpu_seconds, 1), "resident_mib": resident_mib, "sums": len(expected)}
     measured |= {"wrong": wrong, "epoch": options.epoch, "horizon": options.horizon, "anomalies": options.anomalies}
     keep("trillion" if whole else f"trillion-{spec.events}", figures, measured, options.results)

@@ -6,6 +6,7 @@ Goal: whoever trusts `expected` to judge the pipeline must be able to trust `exp
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,6 +19,7 @@ from flow.generate import (
     SCHEMA,
     UNPRICED_MODEL,
     Synthetic,
+    accepted,
     batch,
     batches,
     expected,
@@ -173,6 +175,16 @@ def test_batches_are_valid_and_in_the_public_form() -> None:
     made.validate(full=True)
     assert made.schema == SCHEMA
     assert columnar_schema(METERS) == SCHEMA
+
+
+def test_which_events_count_is_told_for_any_part_of_them() -> None:
+    """As many as are expected, and none of them twice."""
+    told = np.concatenate([accepted(DENSE, first, 1000) for first in range(0, DENSE.events, 1000)])
+    assert told.size == DENSE.events
+    assert told.sum() == expected(DENSE).accepted
+    ids = [row["source"] + "/" + row["id"] for row in rows_of(DENSE)]
+    counted = [one for one, counts in zip(ids, told.tolist(), strict=True) if counts]
+    assert len(set(counted)) == len(counted)
 
 
 def test_an_event_depends_on_the_seed() -> None:
