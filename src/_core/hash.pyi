@@ -1,11 +1,12 @@
 SOURCE_HASH: str
 
 def hash_strings(offsets: int, data: int, count: int, out: int) -> None: ...
+def mix_blocks(count: int, blocks: int) -> None: ...
 def fingerprints(rows: int, id_offsets: int, id_data: int, source_index: int, source_hashes: int, out: int) -> None: ...
 def payload_hashes(
     rows: int,
     dim_index: tuple[int, ...],
-    dim_hashes: tuple[int, ...],
+    mixed_dims: tuple[int, ...],
     usage_offsets: int,
     meter_index: int,
     quantities: int,

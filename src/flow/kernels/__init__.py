@@ -100,6 +100,8 @@ def identify(events: pa.RecordBatch) -> Identity:
     )
     columns = [events.column(name) for name in DIMENSIONS]
     dim_hashes = [_name_hashes(column.dictionary) for column in columns]
+    for hashes in dim_hashes:
+        _hash.mix_blocks(hashes.size // 16, hashes.address)
     meter_hashes = _name_hashes(usage.names)
     _hash.payload_hashes(
         rows,
