@@ -2,8 +2,7 @@
 
 Memory: a list of segments (segment.pxd), newest last. The newest is active; when a slice of the horizon ends (or the
 segment holds its maximum), it is sealed. An id takes 36 to 48 bytes in the active segment, 35 in a sealed one, and 3 in
-one that has left for its files. A kernel does no I/O: it is given addresses of mapped files, and the objects that keep
-them mapped.
+one that has left for its files, which it is given open, with an object that keeps them so.
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
@@ -16,15 +15,17 @@ Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strerror
 
 from .bloom cimport bloom_bytes, bloom_open, bloom_prefetch
+from .filed cimport Filed, Record
 from .index cimport NUMBERS_MAX, index_bytes, index_close, index_prefetch
 from .memory cimport grown, table_free
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes
 from .segment cimport (
-    LOOKAHEAD, Looks, Record, Segment, find, find_sealed, load, pack, put, seal, segment_close, segment_open
+    LOOKAHEAD, UNREADABLE, Looks, Segment, find, find_sealed, load, pack, put, seal, segment_close, segment_open
 )
 from .status cimport CORE_SOURCE_HASH
 
@@ -58,7 +59,9 @@ cdef class FingerprintSet:
     cdef int newly_sealed  # segments, the newest but the active one, that `take_journal` has not told of
     cdef list retired
     cdef Looks looks
-    cdef dict mapped  # by segment number: what keeps its files mapped
+    cdef dict files  # by segment number: what keeps its files open, and names them
+    cdef int unreadable  # the place of the segment whose file could not be read
+    cdef int reason  # its errno
 
     def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26):
         if slice_us <= 0:
@@ -73,7 +76,7 @@ cdef class FingerprintSet:
         self.newly_sealed = 0
         memset(&self.looks, 0, sizeof(Looks))
         self.retired = []
-        self.mapped = {}
+        self.files = {}
 
     def __dealloc__(self):
         cdef int i
@@ -109,7 +112,7 @@ cdef class FingerprintSet:
             and self.segments[0].slice_end_us < self.watermark_us - self.horizon_us
         ):
             self.retired.append(self.segments[0].number)
-            self.mapped.pop(self.segments[0].number, None)
+            self.files.pop(self.segments[0].number, None)
             segment_close(&self.segments[0])
             self.count -= 1
             for i in range(self.count):
@@ -123,6 +126,9 @@ cdef class FingerprintSet:
             raise MemoryError("no memory for the fingerprints of a shard")
         if error == -2:
             raise MemoryError(f"more than {SEGMENTS_MAX} segments of fingerprints; use a shorter dedup.horizon")
+        if error == UNREADABLE:
+            name = str(self.files[self.segments[self.unreadable].number])
+            raise OSError(self.reason, strerror(self.reason).decode(), name)
         return 0
 
     # -- the kernel
@@ -137,6 +143,7 @@ cdef class FingerprintSet:
         cdef uint64_t lo, hi, check, place = 0
         cdef Segment *active = &self.segments[self.count - 1]
         cdef const Record *known
+        cdef Record read  # of a file
         cdef int s
         for i in range(first, rows):
             ahead = i + LOOKAHEAD
@@ -156,7 +163,10 @@ cdef class FingerprintSet:
             for s in range(self.count - 2, -1, -1):
                 if known != NULL:
                     break
-                known = find_sealed(&self.segments[s], lo, hi, &self.looks)
+                known = find_sealed(&self.segments[s], lo, hi, &self.looks, &read, error)
+                if error[0]:
+                    self.unreadable, self.reason = s, errno
+                    return i
             if known != NULL:
                 verdicts[i] = V_DUPLICATE if known.payload == check else V_CONFLICTING
                 counts[verdicts[i]] += 1
@@ -188,7 +198,8 @@ cdef class FingerprintSet:
 
         `selection`: uint32 row numbers [rows], or 0 for all rows in order. `fingerprint`, `payload`: 16 bytes a row
         of the batch; `event_time_us` int64 a row. `verdicts`: uint8 [rows], in the order of the selection.
-        Returns (new, duplicate, conflicting, late). Raises MemoryError.
+        Returns (new, duplicate, conflicting, late). Raises MemoryError, and OSError with the name of a file that
+        cannot be read.
         """
         cdef int64_t counts[4]
         cdef int64_t done = 0
@@ -257,7 +268,7 @@ cdef class FingerprintSet:
         """Numbers of the sealed segments that are in memory, oldest first."""
         return [
             self.segments[s].number for s in range(self.count)
-            if self.segments[s].sealed and not self.segments[s].packed_in_file
+            if self.segments[s].sealed and not self.segments[s].is_filed
         ]
 
     def packed(self, int64_t number):
@@ -265,7 +276,7 @@ cdef class FingerprintSet:
         (4 bytes each). They are good until `leave_memory`.
         """
         cdef Segment *segment = self._segment(number)
-        if not segment.sealed or segment.packed_in_file:
+        if not segment.sealed or segment.is_filed:
             raise ValueError(f"segment {number} has no packed index in memory")
         entries = PyMemoryView_FromMemory(<char *>segment.packed.entries, segment.packed.used * 8, PyBUF_READ)
         firsts = PyMemoryView_FromMemory(
@@ -273,25 +284,27 @@ cdef class FingerprintSet:
         )
         return segment.packed.mask + 1, entries, firsts
 
-    def leave_memory(self, int64_t number, uintptr_t file, uintptr_t entries, uintptr_t firsts, mappings):
-        """A sealed segment, all of which `take_journal` has given, is in its mapped file, and what `packed` gave of it
-        at these addresses: both are read there from now on. `mappings` is held for as long. Raises ValueError.
+    def leave_memory(self, int64_t number, tuple where, files):
+        """A sealed segment, all of which `take_journal` has given, is in its file, and what `packed` gave of it in
+        another: both are read there from now on.
+
+        `where`: descriptors of the two, and where entries and directory begin in the second. `files` keeps them open,
+        and is their name as text. Raises ValueError.
         """
         cdef Segment *segment = self._segment(number)
-        if segment.taken < segment.used or not segment.sealed or segment.packed_in_file:
+        if segment.taken < segment.used or not segment.sealed or segment.is_filed:
             raise ValueError(f"segment {number} cannot leave memory")
         table_free(segment.records, segment.room * sizeof(Record))
         segment.records, segment.room = NULL, 0
         packed_close(&segment.packed)
-        self._read_from(segment, file, entries, firsts, mappings)
+        self._read_from(segment, segment.packed.mask, where, files)
 
-    cdef int _read_from(
-        self, Segment *segment, uintptr_t file, uintptr_t entries, uintptr_t firsts, mappings
-    ) except -1:
-        segment.file = <const char *>file
-        segment.packed.entries, segment.packed.firsts = <uint64_t *>entries, <uint32_t *>firsts
-        segment.packed_in_file = True
-        self.mapped[segment.number] = mappings
+    cdef int _read_from(self, Segment *segment, uint64_t mask, tuple where, files) except -1:
+        cdef Filed *filed = &segment.filed
+        filed.records, filed.index, filed.entries_at, filed.firsts_at = where
+        filed.mask = mask
+        segment.is_filed = True
+        self.files[segment.number] = files
         return 0
 
     def take_retired(self):
@@ -304,9 +317,8 @@ cdef class FingerprintSet:
 
         `chunks`: buffers of whole 24-byte records, read one after the other, which are the chunks of the file if there
         is one; together `records_max` at most, for which there is room from the start. `filed`: of a sealed one that
-        need not come into memory, (places, entries, address of the file, address of the entries, address of the
-        directory, mappings), which is believed; None: it comes into memory. Raises ValueError, MemoryError, and what
-        `chunks` raises.
+        need not come into memory, the places of its index, and what `leave_memory` takes, which is believed; None: it
+        comes into memory. Raises ValueError, MemoryError, and what `chunks` raises.
         """
         cdef const unsigned char[::1] chunk
         cdef Segment *segment
@@ -323,9 +335,8 @@ cdef class FingerprintSet:
         if filed:
             index_close(&segment.index)
             segment.index.entries = NULL
-            places, entries, *addresses, mappings = filed
-            segment.packed.mask, segment.packed.used = places - 1, entries
-            self._read_from(segment, addresses[0], addresses[1], addresses[2], mappings)
+            places, where, files = filed
+            self._read_from(segment, places - 1, where, files)
             segment.sealed = True
         for chunk in chunks:
             if chunk.shape[0] % <int64_t>sizeof(Record):
@@ -348,10 +359,6 @@ cdef class FingerprintSet:
         """What the filters of sealed segments were asked since the start: (lookups, "look closer", of those found)."""
         return self.looks.lookups, self.looks.passed, self.looks.found
 
-    def looks_into_files(self):
-        """How often since the start a record or a packed index was read in a mapped file: a page or two each."""
-        return self.looks.into_files
-
     def __len__(self):
         cdef int i
         cdef int64_t total = 0
@@ -360,18 +367,18 @@ cdef class FingerprintSet:
         return total
 
     def memory_bytes(self):
-        """Bytes held by records, indexes and filters; mapped files are none of it."""
+        """Bytes held by records, indexes and filters."""
         cdef int s
         cdef Segment *segment
         cdef uint64_t total = 0
         for s in range(self.count):
             segment = &self.segments[s]
             total += bloom_bytes(&segment.bloom) + segment.chunks * sizeof(uint32_t)
-            if segment.file == NULL:
+            if not segment.is_filed:
                 total += segment.used * sizeof(Record)
             if not segment.sealed:
                 total += index_bytes(&segment.index)
-            elif not segment.packed_in_file:
+            elif not segment.is_filed:
                 total += packed_entry_bytes(&segment.packed) + packed_first_bytes(&segment.packed)
         return total
 

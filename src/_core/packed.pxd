@@ -1,7 +1,7 @@
 # An index (index.pxd) to which nothing is added any more, without its empty entries: they stand in the order of their
 # homes, and a directory says where those of each 128 homes begin. 8 bytes an id and 4 to 6 % of that for the directory.
 #
-#     entries u64 [used] | firsts u32 [(mask + 1) / 128 + 1]         both may lie in a mapped file
+#     entries u64 [used] | firsts u32 [(mask + 1) / 128 + 1]
 #
 # A probe touches one place of the directory and, of 43 to 85 entries, those up to its own: one page, or two.
 
@@ -31,7 +31,7 @@ cdef inline uint64_t packed_first_bytes(const Packed *packed) noexcept nogil:
 
 
 cdef inline void packed_close(Packed *packed) noexcept nogil:
-    """Frees what `packed_from` made; what lies in a file is its owner's."""
+    """Frees what `packed_from` made."""
     table_free(packed.entries, packed_entry_bytes(packed))
     table_free(packed.firsts, packed_first_bytes(packed))
 

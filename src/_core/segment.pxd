@@ -3,16 +3,15 @@
 # it is sealed, the index is packed (packed.pxd, 8 bytes an id), and a Bloom filter (bloom.pxd, 3 bytes an id) is put
 # before it: that one says "certainly new" or "look closer"; only the record says "duplicate".
 #
-#     file of a segment = 8 bytes | chunk ...            chunk = 8 bytes | record ...
-#
-# A sealed segment may leave memory but for its filter: its records are read in its file then, which is mapped, and so
-# is the packed index. Files are looked into for duplicates of it, and for one new row in ten thousand.
+# A sealed segment may leave memory but for its filter: its records and the packed index are read in files then
+# (filed.pxd), for duplicates of it, and for one new row in ten thousand.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from .bloom cimport Bloom, bloom_add, bloom_close, bloom_has, bloom_open, bloom_prefetch
+from .filed cimport Filed, Record, filed_find
 from .index cimport (
     Index, index_alike, index_close, index_fill, index_home, index_number, index_open, index_prefetch, index_reserve
 )
@@ -23,35 +22,28 @@ cdef enum:
     LOOKAHEAD = 16
     FIRST_ENTRIES = 4096
     FIRST_RECORDS = 1024
-    FILE_HEADER = 8
-    CHUNK_HEADER = 8
-
-cdef struct Record:
-    uint64_t lo
-    uint64_t hi
-    uint64_t payload
+    UNREADABLE = -3
 
 cdef struct Segment:
     int64_t number  # of its file in the state directory
     int64_t slice_end_us  # the watermark when it was sealed: nothing in it arrived later
     uint64_t used  # records
     uint64_t taken  # of them, that `take_journal` has given
-    Record *records  # NULL: in the file
+    Record *records  # unless it is filed
     uint64_t room  # for records in memory
-    const char *file  # mapped; NULL: records are in memory
     uint32_t *starts  # the number of the first record of each chunk of the file
     uint64_t chunks
     bint sealed
     Index index  # of the records, by the low word of their fingerprints; of the active segment
     Packed packed  # the same of a sealed one
-    bint packed_in_file
+    bint is_filed  # records and packed index are in files
+    Filed filed
     Bloom bloom  # of a sealed one
 
-cdef struct Looks:  # how the filters of sealed segments did, and how often a file was looked into
+cdef struct Looks:  # how the filters of sealed segments did
     int64_t lookups
     int64_t passed  # "look closer"
     int64_t found
-    int64_t into_files
 
 
 cdef inline int segment_open(Segment *segment, int64_t number, uint64_t ids) noexcept nogil:
@@ -73,28 +65,9 @@ cdef inline void segment_close(Segment *segment) noexcept nogil:
     table_free(segment.records, segment.room * sizeof(Record))
     free(segment.starts)
     index_close(&segment.index)
-    if not segment.packed_in_file:
+    if not segment.is_filed:
         packed_close(&segment.packed)
     bloom_close(&segment.bloom)
-
-
-cdef inline const Record *filed_record(const Segment *segment, uint64_t number) noexcept nogil:
-    """A record in the file: behind the headers of its own chunk and of all before it."""
-    cdef uint64_t low = 0, high = segment.chunks, middle
-    while low < high:  # `low` comes to be how many chunks begin at or before it
-        middle = (low + high) // 2
-        if segment.starts[middle] <= number:
-            low = middle + 1
-        else:
-            high = middle
-    return <const Record *>(segment.file + FILE_HEADER + low * CHUNK_HEADER + number * sizeof(Record))
-
-
-cdef inline const Record *record_at(const Segment *segment, uint64_t number, Looks *looks) noexcept nogil:
-    if segment.file == NULL:
-        return &segment.records[number]
-    looks.into_files += 1
-    return filed_record(segment, number)
 
 
 cdef inline const Record *find(const Segment *segment, uint64_t lo, uint64_t hi, uint64_t *place) noexcept nogil:
@@ -113,20 +86,28 @@ cdef inline const Record *find(const Segment *segment, uint64_t lo, uint64_t hi,
         at = (at + 1) & segment.index.mask
 
 
-cdef inline const Record *find_sealed(const Segment *segment, uint64_t lo, uint64_t hi, Looks *looks) noexcept nogil:
-    """The record of the fingerprint, or NULL."""
+cdef inline const Record *find_sealed(
+    const Segment *segment, uint64_t lo, uint64_t hi, Looks *looks, Record *read, int *error
+) noexcept nogil:
+    """The record of the fingerprint, or NULL; one of a file is `read`, or `error` UNREADABLE, by `errno`."""
     cdef uint64_t at = 0, entry
     cdef const Record *record
+    cdef int found
     looks.lookups += 1
     if not bloom_has(&segment.bloom, lo, hi):
         return NULL
     looks.passed += 1
-    looks.into_files += 2 * segment.packed_in_file  # its directory, and entries
+    if segment.is_filed:
+        found = filed_find(&segment.filed, segment.starts, segment.chunks, lo, hi, read)
+        if found < 0:
+            error[0] = UNREADABLE
+        looks.found += found > 0
+        return read if found > 0 else NULL
     while True:
         entry = packed_find(&segment.packed, lo, &at)
         if entry == 0:
             return NULL
-        record = record_at(segment, index_number(entry), looks)
+        record = &segment.records[index_number(entry)]
         if record.lo == lo and record.hi == hi:
             looks.found += 1
             return record
@@ -163,7 +144,7 @@ cdef inline int load(Segment *segment, const char *records, int64_t n) noexcept 
     cdef int64_t i
     cdef uint64_t lo, hi, place = 0
     cdef Record record
-    cdef bint in_memory = segment.file == NULL, filtered = segment.bloom.blocks != 0
+    cdef bint in_memory = not segment.is_filed, filtered = segment.bloom.blocks != 0
     if in_memory and make_room(segment, n + 1):
         return -1
     for i in range(n):

@@ -3,6 +3,7 @@
 Method: a Deduplicator whose segments hold few ids, against the oracle, restarted from its manifests.
 """
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -17,13 +18,13 @@ from tests.oracle.dedup import DedupOracle, Row
 from flow.errors import StateError
 from flow.kernels import Identity
 from flow.kernels.fingerprints import FingerprintSet
-from flow.state.mapped import MappedFile
+from flow.state.opened import OpenedFile
 from flow.steps.batches import Rejects
 from flow.steps.deduplicate import Deduplicator, segment_ids_max
 from flow.steps.route import Routed
 
 MEMORY = 226_000
-"""So little that a segment leaves memory soon after it is sealed, and pages of its files after each look."""
+"""So little that a segment leaves memory soon after it is sealed."""
 IDS_MAX = 4096
 
 
@@ -89,7 +90,6 @@ def test_what_is_on_disk_leaves_memory(tmp_path: Path, rows: list[Row]) -> None:
     assert [segment["sealed_at_us"] >= 0 for segment in manifest["segments"]] == [True, True, False]
     assert tested.memory_bytes <= MEMORY * 7 // 8
     assert tested._fingerprints.sealed_in_memory() == []
-    assert tested._looks > 0, "pages of files were let go of"
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".fps", ".fps", ".fps", ".idx", ".idx"]
 
 
@@ -216,9 +216,15 @@ def test_segments_stay_in_memory_while_there_is_room(tmp_path: Path, rows: list[
         assert sorted(path.stem for path in tmp_path.glob("*.idx")) == [f"segment-{n:08d}" for n in left]
 
 
-def test_a_file_that_cannot_be_mapped(tmp_path: Path) -> None:
-    """No process has room for as much."""
-    path = tmp_path / "segment"
-    path.write_bytes(bytes(8))
-    with pytest.raises(StateError, match=r"segment: cannot map: Cannot allocate memory"):
-        MappedFile(path, 1 << 60)
+@pytest.mark.parametrize("suffix", ["fps", "idx"])
+def test_a_file_that_cannot_be_read_any_more(tmp_path: Path, rows: list[Row], suffix: str) -> None:
+    """Given a segment on disk whose file fails while the job runs, then the job stops, and names the segment."""
+    tested, _ = filled(tmp_path, rows)
+    os.truncate(tmp_path / f"segment-00000001.{suffix}", 5000)
+    with pytest.raises(StateError, match=r"segment-00000001.fps: cannot read: Input/output error"):
+        judged(tested, rows)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"segment: cannot open: No such file"):
+        OpenedFile(tmp_path / "segment")

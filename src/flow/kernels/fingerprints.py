@@ -1,4 +1,4 @@
-"""The kernel of deduplication: the fingerprints of a shard, in memory and in mapped files."""
+"""The kernel of deduplication: the fingerprints of a shard, in memory and in files."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -20,29 +20,34 @@ class Filtering(NamedTuple):
     """Of those, known indeed."""
 
 
-class _Mapped(Protocol):
+class _Opened(Protocol):
     @property
-    def address(self) -> int: ...
+    def descriptor(self) -> int: ...
 
 
 class _Index(Protocol):
     @property
+    def file(self) -> _Opened: ...
+    @property
     def places(self) -> int: ...
     @property
-    def entries(self) -> int: ...
+    def entries_at(self) -> int: ...
     @property
-    def entries_address(self) -> int: ...
-    @property
-    def directory_address(self) -> int: ...
+    def directory_at(self) -> int: ...
 
 
 class Filed(Protocol):
-    """A segment and its packed index in mapped files, which are mapped for as long as this is held."""
+    """A segment and its packed index in files, which are open for as long as this is held; as text, their name."""
 
     @property
-    def records(self) -> _Mapped: ...
+    def records(self) -> _Opened: ...
     @property
     def index(self) -> _Index: ...
+
+
+def _where(filed: Filed) -> tuple[int, int, int, int]:
+    index = filed.index
+    return filed.records.descriptor, index.file.descriptor, index.entries_at, index.directory_at
 
 
 SEGMENT_IDS_MAX = 1 << 26
@@ -62,7 +67,7 @@ class FingerprintSet:
     ) -> Verdicts:
         """Judges the selected rows, in order, and remembers the new ones; none is late if they are `admitted`.
 
-        Raises MemoryError.
+        Raises MemoryError, and OSError with the name of a file that cannot be read.
         """
         if event_time_us.offset:
             raise ValueError("a kernel reads whole arrays, not slices")
@@ -107,7 +112,6 @@ class FingerprintSet:
 
     @property
     def memory_bytes(self) -> int:
-        """Without mapped files."""
         return self._set.memory_bytes()
 
     @property
@@ -143,14 +147,7 @@ class FingerprintSet:
 
     def leave_memory(self, number: int, filed: Filed) -> None:
         """A sealed segment, all of which `take_journal` has given, is read in its files from now on, but its filter."""
-        index = filed.index
-        addresses = (filed.records.address, index.entries_address, index.directory_address)
-        self._set.leave_memory(number, *addresses, filed)
-
-    @property
-    def looks_into_files(self) -> int:
-        """How often a mapped file was read since the start: a page or two each."""
-        return self._set.looks_into_files()
+        self._set.leave_memory(number, _where(filed), filed)
 
     def restore(
         self,
@@ -164,12 +161,8 @@ class FingerprintSet:
 
         `filed`: of a sealed one whose records and index need not come into memory.
         """
-        where = None
-        if filed is not None:
-            index = filed.index
-            addresses = (filed.records.address, index.entries_address, index.directory_address)
-            where = (index.places, index.entries, *addresses, filed)
-        self._set.restore(number, sealed_at_us, records_max, chunks, where)
+        read_in = None if filed is None else (filed.index.places, _where(filed), filed)
+        self._set.restore(number, sealed_at_us, records_max, chunks, read_in)
 
     def restore_watermark(self, watermark_us: int) -> None:
         self._set.restore_watermark(watermark_us)

@@ -22,6 +22,7 @@ def explain(error: OSError, path: Path, doing: str) -> TallyflowError:
         errno.EDQUOT: "the disk quota is used up; free space and start again, nothing is lost",
         errno.EROFS: "the file system is read-only; mount it writable or choose another directory in the config",
         errno.EACCES: "permission denied; give this user write access or choose another directory in the config",
+        errno.EMFILE: "too many files are open (ulimit -n); raise it and start again, nothing is lost",
         errno.EFBIG: "the file-size limit is reached (ulimit -f); raise it and start again, nothing is lost",
     }.get(error.errno or 0, error.strerror or str(error))
     return StateError(f"{path}: cannot {doing}: {reason}")
@@ -80,7 +81,7 @@ def _write_all(file: FileIO, piece: bytes | memoryview) -> None:
 def write_pieces(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
     """Writes a file that can be made anew, in the place of any that is there: not synced. Raises StateError."""
     try:
-        path.unlink(missing_ok=True)  # and not cut: it may be mapped
+        path.unlink(missing_ok=True)  # and not cut: it may be read
         with path.open("wb", buffering=0) as file:
             for piece in pieces:
                 _write_all(file, piece)

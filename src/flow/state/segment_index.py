@@ -14,7 +14,7 @@ from pathlib import Path
 from isal.isal_zlib import crc32
 
 from .files import explain, summed_up, write_pieces
-from .mapped import MappedFile
+from .opened import OpenedFile
 
 _HEAD = struct.Struct("<4sHHQII")
 _TAIL = struct.Struct("<II")
@@ -27,26 +27,29 @@ _BUCKET_PLACES = 128
 class PackedIndex:
     """Where the parts of an index are, for a kernel."""
 
+    file: OpenedFile
     places: int
     """Of the table that was packed."""
     entries: int
-    file: MappedFile
 
     @property
-    def entries_address(self) -> int:
-        return self.file.address + _START
+    def entries_at(self) -> int:
+        return _START
 
     @property
-    def directory_address(self) -> int:
-        return self.entries_address + 8 * self.entries
+    def directory_at(self) -> int:
+        return _START + 8 * self.entries
 
 
 @dataclass(frozen=True, slots=True)
 class FiledSegment:
-    """A segment that is read in its files, which are mapped for as long as this is held."""
+    """A segment that is read in its files, which are open for as long as this is held."""
 
-    records: MappedFile
+    records: OpenedFile
     index: PackedIndex
+
+    def __str__(self) -> str:
+        return str(self.records.path)
 
 
 def _length(places: int, entries: int) -> int:
@@ -77,9 +80,9 @@ def open_index(path: Path, segment_checksum: int) -> PackedIndex | None:
         return None
     except OSError as error:
         raise explain(error, path, "read") from error
-    return map_index(path, places, entries)
+    return opened_index(path, places, entries)
 
 
-def map_index(path: Path, places: int, entries: int) -> PackedIndex:
+def opened_index(path: Path, places: int, entries: int) -> PackedIndex:
     """The index that was written here. Raises StateError."""
-    return PackedIndex(places, entries, MappedFile(path, _length(places, entries)))
+    return PackedIndex(OpenedFile(path), places, entries)

@@ -21,8 +21,8 @@ from isal.isal_zlib import crc32
 from ..errors import StateError
 from .appender import Appender
 from .files import cut_back, explain, make_folder, sync_folder
-from .mapped import MappedFile
-from .segment_index import FiledSegment, PackedIndex, map_index, open_index, write_index
+from .opened import OpenedFile
+from .segment_index import FiledSegment, PackedIndex, open_index, opened_index, write_index
 
 _FILE = struct.Struct("<4sHH")
 _CHUNK = struct.Struct("<II")
@@ -38,7 +38,6 @@ class SegmentFiles:
         self._folder = folder
         self._lengths: dict[int, int] = {}
         self._checksums: dict[int, int] = {}  # of the heads of all chunks, which have those of the records
-        self._filed: dict[int, FiledSegment] = {}
         self._ends: dict[int, Appender] = {}  # of what was appended to since the last sync, and of the newest
         self._synced: set[int] = set()  # whose names are durable
 
@@ -120,28 +119,21 @@ class SegmentFiles:
         """Writes the packed index of a sealed segment, all of which is synced; where both are. Raises StateError."""
         path = self.index_path(number)
         write_index(path, self._checksums[number], places, entries, directory)
-        return self._map(number, map_index(path, places, len(entries) // 8))
+        return self._opened(number, opened_index(path, places, len(entries) // 8))
 
     def filed(self, number: int, checksum: int) -> FiledSegment | None:
         """Where the sealed segment with this checksum and its packed index are; None if it has none that can be
         trusted. Raises StateError.
         """
         index = open_index(self.index_path(number), checksum)
-        return None if index is None else self._map(number, index)
+        return None if index is None else self._opened(number, index)
 
-    def _map(self, number: int, index: PackedIndex) -> FiledSegment:
-        self._filed[number] = FiledSegment(MappedFile(self.path(number), self._lengths[number]), index)
-        return self._filed[number]
-
-    def let_go_of_pages(self) -> None:
-        """Nothing of the mapped files is resident in this process until it is looked at again."""
-        for filed in self._filed.values():
-            filed.records.let_go_of_pages()
-            filed.index.file.let_go_of_pages()
+    def _opened(self, number: int, index: PackedIndex) -> FiledSegment:
+        return FiledSegment(OpenedFile(self.path(number)), index)
 
     def remove(self, number: int) -> None:
         """Deletes a segment that no durable snapshot names any more."""
-        for known in (self._lengths, self._checksums, self._ends, self._filed):
+        for known in (self._lengths, self._checksums, self._ends):
             known.pop(number, None)
         self.path(number).unlink(missing_ok=True)
         self.index_path(number).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows, Verdicts
 from ..kernels.fingerprints import SEGMENT_IDS_MAX, Filtering, FingerprintSet
+from ..state.files import explain
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import RECORD_BYTES, SegmentFiles
 from .route import Routed
@@ -20,8 +21,6 @@ APPEND_RECORDS = 1 << 17
 """Fingerprints that are held back until they are written: few enough to be in the cache still."""
 ACTIVE_BYTES_MAX = 48
 """What an id takes in the active segment, when its index has just doubled."""
-LOOK_BYTES = 1 << 16
-"""What the system makes resident where a page of a mapped file is looked at."""
 
 
 def segment_ids_max(memory_bytes_max: int) -> int:
@@ -47,7 +46,7 @@ class Deduplicator:
     """One shard: what of its fingerprints is in memory, and their files. Knows nothing of Bytewax.
 
     `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Of `memory_bytes_max`, an eighth is
-    for pages of files that were looked at. When segments need more than the rest, the oldest sealed ones leave memory.
+    for what it takes to let a segment go. When segments need more than the rest, the oldest sealed ones leave memory.
     """
 
     def __init__(
@@ -63,11 +62,10 @@ class Deduplicator:
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
         self.append_records = APPEND_RECORDS
         self._learnt = 0  # records that are in no segment file yet
-        self._looks = 0  # into files, when their pages were let go of
 
     @property
     def memory_bytes(self) -> int:
-        """What the fingerprints and their filters take, without files."""
+        """What the fingerprints and their filters take."""
         return self._fingerprints.memory_bytes
 
     @property
@@ -100,9 +98,12 @@ class Deduplicator:
         self._fingerprints.restore_watermark(manifest["watermark_us"])
 
     def judge(self, routed: Routed) -> Judged:
-        """Judges a batch and remembers its new events."""
-        times = routed.events.column("event_time_us")
-        verdicts = self._fingerprints.judge(routed.identity, times, routed.rows, routed.count, admitted=routed.admitted)
+        """Judges a batch and remembers its new events. Raises StateError if a file cannot be read."""
+        times, rows = routed.events.column("event_time_us"), (routed.rows, routed.count)
+        try:
+            verdicts = self._fingerprints.judge(routed.identity, times, *rows, admitted=routed.admitted)
+        except OSError as error:
+            raise explain(error, Path(error.filename), "read") from error
         self._learnt += verdicts.accepted_count
         if self._learnt >= self.append_records:
             self._append()
@@ -120,9 +121,8 @@ class Deduplicator:
         self._keep_within_memory()
 
     def _keep_within_memory(self) -> None:
-        """Lets the oldest sealed segments leave memory for their files, and pages of files if many were looked at."""
-        pages_max = self._memory_bytes_max // 8
-        bytes_max = self._memory_bytes_max - pages_max
+        """Lets the oldest sealed segments leave memory for their files."""
+        bytes_max = self._memory_bytes_max - self._memory_bytes_max // 8
         if self.memory_bytes > bytes_max and (sealed := self._fingerprints.sealed_in_memory()):
             self._files.sync()
             while sealed and self.memory_bytes > bytes_max:
@@ -133,9 +133,6 @@ class Deduplicator:
                 f"{self.shard}: {len(self._fingerprints)} fingerprints take {self.memory_bytes} bytes of memory, too "
                 "much for its share of dedup.memory_max; raise it, or shorten dedup.horizon; nothing is lost"
             )
-        if (self._fingerprints.looks_into_files - self._looks) * LOOK_BYTES > pages_max:
-            self._looks = self._fingerprints.looks_into_files
-            self._files.let_go_of_pages()
 
     def snapshot(self) -> dict[str, Any]:
         """Appends what was learnt to the segment files, synced, and says how far they go.
