@@ -15,8 +15,8 @@ from pathlib import Path
 from figures import newest, parser, show
 
 HERE = Path(__file__).parent
-APART = {"bench", "instructions", "report", "trillion"}
-"""Runnable files that are no part of this: they have targets of their own."""
+APART = {"bench", "columnar_peers", "instructions", "report", "trillion"}
+"""Runnable files that are no part of this: another runs them, or a target of their own."""
 
 QUESTIONS: dict[str, list[str]] = {"anomalies": ["", "--cost"], "recovery": ["cost", "restart"]}
 """What the benchmarks are run with that answer two; all others answer one, without arguments."""
@@ -25,7 +25,7 @@ SHORT: dict[str, str] = {
     "accuracy": "--events 300000 --kills 3 --outages 1",
     "anomalies": "--seeds 1",
     "anomalies --cost": "--events 2000000",
-    "columnar": "--events 5000000",
+    "columnar": "--events 3000000 --repeat 2",
     "dedup": "--ids 1000000 10000000",
     "json_path": "--events 1000000",
     "latency": "--seconds 20",

@@ -1,19 +1,20 @@
-"""From Parquet to committed rollups: Tallyflow, one worker, beside DuckDB on one thread, on the same file in the same
-run.
+"""From Parquet to committed rollups: Tallyflow, one worker, beside DuckDB, Polars and ClickHouse (chdb) on one thread
+each, on the same file in the same run.
 
-Both remove duplicates by id, charge exactly, roll up by minute, and leave that committed on disk: DuckDB one table in
-a database file, Tallyflow minute and day rollups, keys, balance, recovery state and fingerprints, published and
-checked. Two runs of Tallyflow: one that looks for anomalies besides, as it does by default, and one that does not, as
-DuckDB does not. All runs are interleaved, and the figures are ratios of the medians.
+All remove duplicates by source and id, charge exactly, roll up by minute, and leave that on disk: the others one table
+or file (`columnar_peers.py`), Tallyflow minute and day rollups, keys, balance, recovery state and fingerprints,
+published and checked. Two runs of Tallyflow: one that looks for anomalies besides, as it does by default, and one that
+does not, as the others do not. All must agree on how many events count and on the sum of all amounts. Runs are
+interleaved, and the figures are ratios of the medians.
 
-    python benchmarks/columnar.py [--events 10000000 --events 30000000] [--repeat 3] [--data FOLDER]
+    python benchmarks/columnar.py [--workload dense] [--events 10000000] [--repeat 3] [--data FOLDER]
 
-The workload: 10,000 customers (Zipf 1.3), 5 projects, 12 features, 24 models, 5 regions, 3 meters, ids of 36
-characters, 1 % duplicates, 10 million events a minute, which leave about five events for each minute and combination
-of dimensions. Time is that of the whole process, its start included.
+Workloads: 5 projects, 12 features, 24 models, 5 regions, 3 meters, customers by Zipf 1.3, ids of 36 characters, 1 %
+duplicates. `sparse` has 10,000 customers with any combination of these and 10 million events a minute, which leave
+about five events for each row of the rollup. `dense` has 1,000 customers with 20,000 combinations together and half a
+million events a minute, which leave about thirty. Time is that of the whole process, its start included.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +37,24 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+
+@dataclass(frozen=True)
+class Workload:
+    """Which keys events have."""
+
+    per_minute: int
+    customers: int
+    live_keys: int
+    """Combinations of dimensions; 0: any."""
+    at_least: float
+    """Times the throughput of the best of the others: the aim."""
+
+
 CUSTOMERS, MODELS = 10_000, 24
+WORKLOADS = {
+    "sparse": Workload(10_000_000, CUSTOMERS, 0, at_least=4),
+    "dense": Workload(500_000, 1_000, 20_000, at_least=8),
+}
 DIMENSIONS = {"project": 5, "feature": 12, "model": MODELS, "region": 5}
 METERS = {"input_tokens": 900, "cached_input_tokens": 300, "output_tokens": 95}  # and their mean quantity
 START_S = 1_790_000_040
@@ -45,7 +64,8 @@ RATES_FEMTO = {
     "cached_input_tokens": [300_000_000 + 500 * n for n in range(MODELS)],
     "output_tokens": [2_400_000_000 + n for n in range(MODELS)],
 }
-AIM_BESIDE_BEST = 4
+MILLIONS_A_SECOND_MIN = 5
+"""Of the dense workload, where nothing else runs."""
 
 
 def write_events(path: Path, events: int, minutes: int, *, customers: int = CUSTOMERS, live_keys: int = 0) -> None:
@@ -122,29 +142,16 @@ def measured(command: list[str], folder: Path) -> tuple[float, float, int, str]:
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024, out.read_text()
 
 
-DUCKDB = """
-import duckdb, json, sys
-connection = duckdb.connect("rollup.duckdb")
-connection.execute("SET threads = 1; SET TimeZone = 'UTC'")
-connection.execute("CREATE TABLE prices (model VARCHAR, a HUGEINT, b HUGEINT, c HUGEINT)")
-connection.executemany("INSERT INTO prices VALUES (?, ?, ?, ?)", json.loads(sys.argv[2]))
-# DISTINCT ON is DuckDB's fastest way of the ones tried (GROUP BY id with any_value takes 1.6 times as long).
-connection.execute('''
-    CREATE TABLE rollup AS
-    SELECT window_start, customer, project, feature, model, region, count(*) AS events,
-           sum(input_tokens) AS qa, sum(cached_input_tokens) AS qb, sum(output_tokens) AS qc,
-           sum(input_tokens::HUGEINT * a) AS aa, sum(cached_input_tokens::HUGEINT * b) AS ab,
-           sum(output_tokens::HUGEINT * c) AS ac
-    FROM (SELECT time_bucket(INTERVAL 1 minute, time) AS window_start, * FROM (SELECT DISTINCT ON (source, id) * FROM
-    read_parquet(?))) JOIN prices USING (model) GROUP BY ALL''', [sys.argv[1]])
-connection.execute("CHECKPOINT")
-print(json.dumps([str(n) for n in connection.execute("SELECT sum(events), sum(aa + ab + ac) FROM rollup").fetchone()]))
-"""
-
-
-def run_duckdb(events: Path, folder: Path) -> Run:
+def run_peer(side: str, events: Path, folder: Path) -> Run:
     prices = [[f"model-{n:02d}", *(RATES_FEMTO[meter][n] for meter in METERS)] for n in range(MODELS)]
-    seconds, cpu, resident, said = measured([sys.executable, "-c", DUCKDB, str(events), json.dumps(prices)], folder)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("columnar_peers.py")),
+        side,
+        str(events),
+        json.dumps(prices),
+    ]
+    seconds, cpu, resident, said = measured(command, folder)
     counted, amount = json.loads(said.splitlines()[-1])
     return Run(seconds, cpu, resident, int(counted), int(amount))
 
@@ -178,63 +185,102 @@ def run_tallyflow(events: Path, folder: Path, epoch: str, *, anomalies: bool) ->
     return Run(seconds, cpu, resident, int(counted[0]["events"]), int(amount[0]["amount"]))
 
 
+OURS, BY_DEFAULT = "Tallyflow, 1 worker", "Tallyflow, anomalies too"
+SIDES: dict[str, Callable[[Path, Path, str], Run]] = {
+    "DuckDB, 1 thread": lambda events, folder, _: run_peer("duckdb", events, folder),
+    "Polars, 1 thread": lambda events, folder, _: run_peer("polars", events, folder),
+    "ClickHouse, 1 thread": lambda events, folder, _: run_peer("clickhouse", events, folder),
+    OURS: lambda events, folder, epoch: run_tallyflow(events, folder, epoch, anomalies=False),
+    BY_DEFAULT: lambda events, folder, epoch: run_tallyflow(events, folder, epoch, anomalies=True),
+}
+
+
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--events", type=int, action="append", help="may stand more than once; 10 million a minute")
+    arguments.add_argument("--events", type=int, default=10_000_000)
     arguments.add_argument("--repeat", type=int, default=3)
     arguments.add_argument("--epoch", default="5s")
-    arguments.add_argument("--data", type=Path, help="keep the events file here, and use it again")
+    arguments.add_argument("--data", type=Path, help="keep the events files here, and use them again")
+    arguments.add_argument("--workload", choices=list(WORKLOADS), action="append")
     options = arguments.parse_args()
-    results = [compare(events, max(events // 10_000_000, 1), options) for events in options.events or [10_000_000]]
+    results = []
+    with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
+        for workload in options.workload or WORKLOADS:
+            events = made(workload, options.events, options.data or Path(scratch))
+            turns = [turn(events, Path(scratch) / "turn", options.epoch) for _ in range(options.repeat)]
+            results.append(report(workload, options.events, options.epoch, turns))
     keep("columnar", figures_of(results), results, options.results, charts_of(results))
+
+
+def made(workload: str, events: int, folder: Path) -> Path:
+    """The file of a workload, made if it is not there."""
+    path = folder / f"{workload}-{events}.parquet"
+    if not path.exists():
+        alone(make, WORKLOADS[workload], events, path)
+    return path
+
+
+def make(workload: Workload, events: int, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    minutes = max(events // workload.per_minute, 1)
+    write_events(partial, events, minutes, customers=workload.customers, live_keys=workload.live_keys)
+    partial.rename(path)
+
+
+def alone(function: Callable[..., None], *arguments: object) -> None:
+    """Calls it in a process of its own: what this one once held would count as resident in all that it starts."""
+    process = get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__} has failed")
+
+
+def turn(events: Path, folder: Path, epoch: str) -> dict[str, Run]:
+    """Every side once. Exits if they do not agree."""
+    runs = {}
+    for side, run in SIDES.items():
+        folder.mkdir()
+        runs[side] = run(events, folder, epoch)
+        shutil.rmtree(folder)
+    if len({(run.events, run.amount_femto) for run in runs.values()}) != 1:
+        raise SystemExit(f"the sides do not agree on events and amount: {runs}")
+    return runs
+
+
+# ---- What is told --------------------------------------------------------------------------------------------------
 
 
 def charts_of(results: list[dict[str, Any]]) -> list[Chart]:
     """Throughput of each side."""
-    values = {f"{of['events']:,} events": {side["side"]: side["ratio"] for side in of["sides"]} for of in results}
-    return [Chart(PEERS, Look.BARS, "Parquet to committed rollups", "throughput beside the first", values)]
+    values = {of["workload"]: {side["side"]: side["ratio"] for side in of["sides"]} for of in results}
+    return [Chart(PEERS, Look.BARS, "Parquet to committed rollups", "throughput beside DuckDB", values)]
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
     """Our throughput beside that of the best of the others."""
     figures = []
     for result in results:
+        workload = result["workload"]
         ratios = {side["side"]: side["ratio"] for side in result["sides"]}
-        ours = ratios.pop("Tallyflow, 1 worker")
-        ratios.pop("with anomalies")
+        ours = ratios.pop(OURS)
+        ratios.pop(BY_DEFAULT)
         best = max(ratios, key=lambda side: ratios[side])
-        what = f"Parquet to rollups, {result['events']:,} events: throughput beside {best}"
-        figures.append(Figure(what, round(ours / ratios[best], 3), at_least=AIM_BESIDE_BEST))
+        what, aim = f"Parquet to rollups, {workload}", WORKLOADS[workload].at_least
+        figures.append(Figure(f"{what}: throughput beside {best}", round(ours / ratios[best], 3), at_least=aim))
+        if workload == "dense":
+            speed = result["millions_a_second"]
+            figures.append(Figure(f"{what}: millions of events a second", speed, at_least=MILLIONS_A_SECOND_MIN))
     return figures
 
 
-def compare(count: int, minutes: int, options: argparse.Namespace) -> dict[str, object]:
-    """One size, interleaved, as a table on the terminal and as what is kept of it."""
-    with tempfile.TemporaryDirectory(prefix="tallyflow-bench-") as scratch:
-        events = (options.data or Path(scratch)) / f"events-{count}-{minutes}.parquet"
-        if not events.exists():
-            write_events(events, count, minutes)
-        sides: dict[str, Callable[[Path], Run]] = {
-            "DuckDB, 1 thread": lambda folder: run_duckdb(events, folder),
-            "Tallyflow, 1 worker": lambda folder: run_tallyflow(events, folder, options.epoch, anomalies=False),
-            "with anomalies": lambda folder: run_tallyflow(events, folder, options.epoch, anomalies=True),
-        }
-        runs: dict[str, list[Run]] = {side: [] for side in sides}
-        for number in range(options.repeat):
-            for side, run in sides.items():
-                folder = Path(scratch) / f"{number}-{side.split(',')[0].replace(' ', '-')}"
-                folder.mkdir()
-                runs[side].append(run(folder))
-                shutil.rmtree(folder)
-    answers = {(run.events, run.amount_femto) for several in runs.values() for run in several}
-    if len(answers) != 1:
-        raise SystemExit(f"the sides do not agree on events and amount: {answers}")
-    return report(count, runs, options)
-
-
-def report(count: int, runs: dict[str, list[Run]], options: argparse.Namespace) -> dict[str, object]:
-    title = f"{count:,} events, Parquet to rollups, medians of {options.repeat} interleaved runs"
-    return {"events": count, "epoch": options.epoch, "sides": show_sides(title, "DuckDB", runs)}
+def report(workload: str, count: int, epoch: str, turns: list[dict[str, Run]]) -> dict[str, Any]:
+    """The medians, as a table on the terminal and as what is kept of them."""
+    runs = {side: [runs[side] for runs in turns] for side in SIDES}
+    title = f"{count:,} events, {workload}, Parquet to rollups: medians of {len(turns)} interleaved runs"
+    speed = count / median(run.seconds for run in runs[OURS]) / 1e6
+    told = {"workload": workload, "events": count, "epoch": epoch, "millions_a_second": round(speed, 3)}
+    return told | {"sides": show_sides(title, "DuckDB", runs)}
 
 
 def show_sides(title: str, peer: str, runs: dict[str, list[Run]]) -> list[dict[str, object]]:
@@ -251,7 +297,7 @@ def show_sides(title: str, peer: str, runs: dict[str, list[Run]]) -> list[dict[s
         table.add_row(side, f"{base / medians[side]:.2f}", f"{cpu:.2f}", f"{resident:,} MiB")
         ratio = round(base / medians[side], 3)
         rows.append({"side": side, "ratio": ratio, "cpu_to_wall": round(cpu, 3), "resident_mib": resident})
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     return rows
 
 

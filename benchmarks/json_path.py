@@ -19,14 +19,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from columnar import DIMENSIONS, METERS, Run, measured, run_tallyflow, show_sides, write_events
+from columnar import DIMENSIONS, METERS, Run, alone, measured, run_tallyflow, show_sides
+from columnar import made as made_columns
 from figures import PEERS, Chart, Figure, Look, keep, parser
 
 
@@ -34,16 +34,15 @@ from figures import PEERS, Chart, Figure, Look, keep, parser
 class Workload:
     """Which events, and in which form."""
 
+    keys: str
+    """The workload of `columnar.py` that they are."""
     form: str
-    per_minute: int
-    customers: int
-    live_keys: int
 
 
 WORKLOADS = {
-    "dense": Workload("cloud", 500_000, 1_000, 20_000),
-    "flat": Workload("flat", 500_000, 1_000, 20_000),
-    "sparse": Workload("cloud", 10_000_000, 10_000, 0),
+    "dense": Workload("dense", "cloud"),
+    "flat": Workload("dense", "flat"),
+    "sparse": Workload("sparse", "cloud"),
 }
 
 _REST = (
@@ -196,21 +195,13 @@ def made(workload: str, events: int, folder: Path) -> Path:
     """The file of a workload, made if it is not there."""
     path = folder / f"{workload}-{events}.ndjson"
     if not path.exists():
-        # In a process of its own: what this one once held would count as resident in all that it starts.
-        maker = get_context("spawn").Process(target=make, args=(WORKLOADS[workload], events, path))
-        maker.start()
-        maker.join()
-        if maker.exitcode:
-            raise SystemExit(f"{path} could not be made")
+        alone(make, WORKLOADS[workload], events, path)
     return path
 
 
 def make(workload: Workload, events: int, path: Path) -> None:
-    parquet = path.with_suffix(".parquet")
-    minutes = max(events // workload.per_minute, 1)
-    write_events(parquet, events, minutes, customers=workload.customers, live_keys=workload.live_keys)
-    write_ndjson(parquet, path, workload.form)
-    parquet.unlink()
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        write_ndjson(made_columns(workload.keys, events, Path(scratch)), path, workload.form)
 
 
 def report(workload: str, options: argparse.Namespace, size: int, runs: dict[str, list[Run]]) -> dict[str, object]:
