@@ -63,7 +63,7 @@ soak: build ## Thousands of seeds of the simulator, from FROM on; stops at the f
 	@$(PY) -m tests.sim --seeds 5000 --from $(FROM)
 
 MESSAGES ?= 1000000
-fuzz: build ## Hold decode against its oracle on so many made-up and damaged messages: make fuzz MESSAGES=5000000 SEED=1
+fuzz: build ## Hold decode against its oracle on made-up and damaged messages: make fuzz MESSAGES=5000000 SEED=1
 	@$(PY) -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)
 
 CHECKED_TESTS ?= tests/parity

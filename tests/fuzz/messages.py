@@ -22,7 +22,8 @@ PIECES = [
     b"99999999999999999999", b'""', b'"7"', b"[]", b"{}", b'"id":"x",', b'"usage":{"t":1},',
     b'"data":{"usage":{"t":1}},', b'"specversion":"1.0",', b'"type":"llm.usage",', b'"subject":"s",',
     b'"customer":"c",', b'"time":"2026-11-01T12:00:00Z",', b'"x":1,', b'"dataschema":1,', b'"model":null,',
-    b'"t":1,', b'"requests":1,', b"Z", b"+01:00", b"T", b"60", b"x" * 41, b"\xef\xbb\xbf", b"[" * 64, b"]" * 64,
+    b'"t":1,', b'"requests":1,', b'"type":"usage.correction",', b'"corrects":{"id":"x"},', b"Z",
+    b"+01:00", b"T", b"60", b"x" * 41, b"\xef\xbb\xbf", b"[" * 64, b"]" * 64,
 ]  # fmt: skip
 """What is put into lines."""
 
@@ -48,6 +49,9 @@ _TIMES = [
 ]  # fmt: skip
 _METERS = ["input_tokens", "output_tokens", "cached_input_tokens", "t", "a1"]
 _ODD_METERS = ["m" * 64, "m" * 65, "requests", "T", "é", ""]
+_STARTS = ["2026-11-02T12:00:00Z", "2026-11-02T00:00:00Z", "2026-11-01T00:00:00Z"]
+"""Of windows that 2026-11-02T12:00 is in: of a minute and hour, a day and week, a month."""
+_GRAINS = ["minute", "hour", "day", "week", "month"]
 _UNKNOWN = ["1", "-1.5e300", "null", "true", '"x"', '"\\u00e9\\n"', "[]", "{}", '[1,{"a":[null]}]', '{"id":"no"}', '""']
 
 
@@ -72,6 +76,14 @@ def _time(rng: Random) -> str:
     return f'"{minute}{fraction}{rng.choice(("Z", "Z", "+01:00", "-09:30"))}"'
 
 
+def _time_of_windows(rng: Random) -> str:
+    return f'"2026-11-02T12:00:{rng.randint(0, 59):02}Z"' if rng.random() < 0.9 else _time(rng)
+
+
+def _difference(rng: Random) -> str:
+    return rng.choice(("", "-")) + _quantity(rng)
+
+
 def _one_of(values: list[str]) -> Draw:
     return lambda rng: rng.choice(values)
 
@@ -90,15 +102,24 @@ class Producer:
         self._start = rng.choice(("", "", "", " ", "\t"))
         fields = rng.sample(DIMENSIONS[1:], k=rng.randint(0, len(DIMENSIONS) - 1))
         own: list[tuple[str, Draw | Producer]] = [(name, self._draw(rng, _text)) for name in fields]
-        own.append(("usage", self._members([(name, self._draw(rng, _quantity)) for name in self._meters(rng)], rng)))
-        top: list[tuple[str, Draw | Producer]] = [("id", _text), ("time", _time)]
+        kind = rng.choices(("plain", "late", "correction"), (18, 1, 1))[0]
+        quantity, time, type_ = _quantity, _time, "llm.usage"
+        if kind != "plain":  # why the bill changes, as in an event that comes late
+            own += [("reason", self._draw(rng, _text)), ("author", self._draw(rng, _text))]
+        if kind == "correction":
+            own.append(("corrects", self._corrects(rng)))
+            quantity, time, type_ = _difference, _time_of_windows, "usage.correction"
+        own.append(("usage", self._usage(rng, quantity)))
+        top: list[tuple[str, Draw | Producer]] = [("id", _text), ("time", time)]
         if rng.random() < 0.9:
             top.append(("source", self._draw(rng, _text)))
         if rng.random() < 0.6:
-            top += [("specversion", _always('"1.0"')), ("type", _always('"llm.usage"')), ("subject", _text)]
+            top += [("specversion", _always('"1.0"')), ("type", _always(f'"{type_}"')), ("subject", _text)]
             top.append(("data", self._members(own, rng)))
         else:
             top += [("customer", _text), *own]
+            if kind == "correction":
+                top.append(("type", _always(f'"{type_}"')))
         self._line = self._members(top, rng)
 
     def line(self, rng: Random) -> bytes:
@@ -107,6 +128,17 @@ class Producer:
     def _meters(self, rng: Random) -> list[str]:
         meters = rng.sample(_METERS, k=rng.choice((1, 2, 3, 3, 3, 4, 5)))
         return meters if rng.random() < 0.95 else [*meters, rng.choice(_ODD_METERS)]
+
+    def _usage(self, rng: Random, quantity: Draw) -> Draw:
+        return self._members([(name, self._draw(rng, quantity)) for name in self._meters(rng)], rng)
+
+    def _corrects(self, rng: Random) -> Draw:
+        """An event, perhaps with what it said, or a window."""
+        if rng.random() < 0.5:
+            start, grain = (_one_of([json.dumps(text) for text in texts]) for texts in (_STARTS, _GRAINS))
+            return self._members([("window_start", start), ("grain", grain)], rng)
+        named = [("source", self._draw(rng, _text)), ("id", _text), ("usage", self._usage(rng, _quantity))]
+        return self._members(rng.choice((named, named[:2], named[1:])), rng)
 
     def _draw(self, rng: Random, draw: Draw) -> Draw:
         """A field that is the same in all lines, of a few values, or any."""

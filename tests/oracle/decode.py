@@ -1,17 +1,21 @@
-"""What decode must say of any line, written as plainly as can be: one character at a time, no `json`.
+"""What decode must say of any line, written as plainly as can be: the grammar of RFC 8259, no `json`.
 
 `decode_chunk` takes what `flow.steps.decode` takes (bytes, limits, a clock) and gives plain Python values. It
 shares no code with the product but the names of the reasons and of the dimensions.
 """
 
+import re
 from dataclasses import dataclass, field
+from functools import cache
 
 from flow.errors import RejectReason
 from flow.schema import DIMENSIONS
 
-SPACE = " \t\r\n"
+SPACE = re.compile(r"[ \t\r\n]*")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+STRING = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"')
+ESCAPE = re.compile(r"\\(u....|.)")
 DIGITS = "0123456789"
-HEX = "0123456789abcdefABCDEF"
 ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 LOWER = "abcdefghijklmnopqrstuvwxyz"
 
@@ -43,8 +47,7 @@ class Text:
         self.at += len(expected)
 
     def space(self):
-        while self.peek() and self.peek() in SPACE:
-            self.at += 1
+        self.at = SPACE.match(self.text, self.at).end()
 
     def whole(self):
         self.space()
@@ -65,7 +68,7 @@ class Text:
             if self.text.startswith(word, self.at):
                 self.take(word)
                 return value
-        return self.number()
+        return Number(self.matched(NUMBER))
 
     def object(self, depth):
         if depth > 64:
@@ -101,66 +104,22 @@ class Text:
         self.take("]")
         return items
 
+    def matched(self, pattern):
+        found = pattern.match(self.text, self.at)
+        if not found:
+            raise NotJsonError
+        self.at = found.end()
+        return found[0]
+
     def string(self):
-        self.take('"')
-        units = []  # UTF-16 code units, where surrogates meet their partners
-        while self.peek() != '"':
-            character = self.peek()
-            if not character or ord(character) < 0x20:
-                raise NotJsonError
-            self.at += 1
-            if character == "\\":
-                units.append(self.escape())
-            elif ord(character) > 0xFFFF:
-                units += [
-                    0xD800 + ((ord(character) - 0x10000) >> 10),
-                    0xDC00 + ((ord(character) - 0x10000) & 0x3FF),
-                ]
-            else:
-                units.append(ord(character))
-        self.take('"')
-        try:
-            return b"".join(unit.to_bytes(2, "big") for unit in units).decode("utf-16-be")
+        text = self.matched(STRING)[1:-1]
+        if "\\" not in text:
+            return text
+        text = ESCAPE.sub(lambda found: ESCAPES.get(found[1]) or chr(int(found[1][1:], 16)), text)
+        try:  # as UTF-16, where surrogates meet their partners
+            return text.encode("utf-16-be", "surrogatepass").decode("utf-16-be")
         except UnicodeDecodeError:
             raise NotJsonError from None
-
-    def escape(self):
-        kind = self.peek()
-        if kind == "u":
-            self.at += 1
-            digits = self.text[self.at : self.at + 4]
-            if len(digits) < 4 or any(digit not in HEX for digit in digits):
-                raise NotJsonError
-            self.at += 4
-            return int(digits, 16)
-        if kind not in ESCAPES or not kind:
-            raise NotJsonError
-        self.at += 1
-        return ord(ESCAPES[kind])
-
-    def digits(self):
-        if not self.peek() or self.peek() not in DIGITS:
-            raise NotJsonError
-        while self.peek() and self.peek() in DIGITS:
-            self.at += 1
-
-    def number(self):
-        start = self.at
-        if self.peek() == "-":
-            self.at += 1
-        if self.peek() == "0":
-            self.at += 1
-        else:
-            self.digits()
-        if self.peek() == ".":
-            self.at += 1
-            self.digits()
-        if self.peek() and self.peek() in "eE":
-            self.at += 1
-            if self.peek() and self.peek() in "+-":
-                self.at += 1
-            self.digits()
-        return Number(self.text[start : self.at])
 
 
 @dataclass
@@ -432,8 +391,7 @@ def decode_time(value, limits, now_us, say):
     if offset_minutes is None:
         say(RejectReason.TIME_WITHOUT_OFFSET)
         return None
-    days = sum(366 if is_leap(y) else 365 for y in range(1970, year))
-    days -= sum(366 if is_leap(y) else 365 for y in range(year, 1970))
+    days = days_to(year)
     days += sum(month_days(year, m) for m in range(1, month)) + day - 1
     time_us = (days * 86400 + hour * 3600 + minute * 60 + second - offset_minutes * 60) * 1_000_000
     time_us += int((fraction + "000000")[:6])
@@ -442,6 +400,13 @@ def decode_time(value, limits, now_us, say):
     if time_us > now_us + limits.clock_skew_us:
         say(RejectReason.TIME_IN_FUTURE)
     return time_us
+
+
+@cache
+def days_to(year):
+    """From the first day of 1970 to that of a year."""
+    days = sum(366 if is_leap(y) else 365 for y in range(1970, year))
+    return days - sum(366 if is_leap(y) else 365 for y in range(year, 1970))
 
 
 def is_leap(year):
