@@ -37,6 +37,7 @@ from .steps.decode import decode
 from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, identified, route, route_heartbeat
+from .steps.shards import shard_keys, shard_name
 from .steps.watch_prices import PriceWatch, UsedVersions
 from .steps.watch_rules import RulesWatch, UsedRules
 from .steps.watch_usage import UsageWatch
@@ -98,7 +99,9 @@ class Job:
             used = UsedRules(self.directory.path / "rules")
             self.rules = RulesWatch(self.config.rules, self.rule_book, used)
         self._limits = event_limits(self.config, self.book)
-        self.sink = BlockSink(self.config.shards, self._make_writer)
+        keys = shard_keys(self.config.shards, self.lineage.keys)
+        self._keys = {shard_name(number): key for number, key in enumerate(keys)}
+        self.sink = BlockSink(keys, self._make_writer)
 
     # -- the steps, in order
 
@@ -165,10 +168,10 @@ class Job:
         return self.rules.check(decoded, now_us, accepted_before=isinstance(item, Decoded))
 
     def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
-        """Splits a batch over the shards; a shard's name is the Bytewax key."""
+        """Splits a batch over the shards, under their Bytewax keys."""
         shards = self.config.shards
         parts = route_heartbeat(shards) if isinstance(decoded, Heartbeat) else route(decoded, shards)
-        return ((routed.shard, routed.compact() if self.compact else routed) for routed in parts)
+        return ((self._keys[routed.shard], routed.compact() if self.compact else routed) for routed in parts)
 
     def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
         """The logic of one shard, from its snapshot or new."""

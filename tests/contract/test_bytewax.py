@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -24,6 +25,8 @@ from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
+
+from flow.steps.shards import shard_keys, shard_name
 
 from .member import KEYS, ROOT
 
@@ -308,6 +311,57 @@ def test_a_snapshot_never_committed_comes_back_unless_it_is_replaced(touched: bo
     assert execute("committed", items if touched else [], Log(["a"], places), workers=3) <= {None}
     loaded = execute("last", items, Log(["a"], places), workers=1)
     assert loaded == {"committed"} if touched else "never committed" in loaded
+
+
+class Places(FixedPartitionedSink[Any, None]):
+    """Notes on which thread each partition is written."""
+
+    def __init__(self, keys: list[str], written_by: dict[int, int]) -> None:
+        self._keys, self._written_by = keys, written_by
+
+    def list_parts(self) -> list[str]:
+        return [shard_name(number) for number in range(len(self._keys))]
+
+    def part_fn(self, item_key: str) -> int:
+        return self._keys.index(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Places":
+        return _Places(self.list_parts().index(for_part), self._written_by)
+
+
+class _Places(StatefulSinkPartition[Any, None]):
+    def __init__(self, number: int, written_by: dict[int, int]) -> None:
+        self._number, self._written_by = number, written_by
+
+    def write_batch(self, values: list[Any]) -> None:
+        self._written_by[self._number] = threading.get_ident()
+
+    def snapshot(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_shards_go_to_the_workers_in_turn_and_stay_there(workers: int, tmp_path: Path) -> None:
+    """This is what the keys of flow/steps/shards.py are made for; otherwise some workers have nothing to do."""
+    keys = shard_keys(6, 2)
+    judged_by: dict[int, int] = {}
+    written_by: dict[int, int] = {}
+
+    class Judge(StatefulBatchLogic[int, int, None]):
+        def on_batch(self, values: list[int]) -> tuple[Iterable[int], bool]:
+            judged_by.update(dict.fromkeys(values, threading.get_ident()))
+            return values, StatefulBatchLogic.RETAIN
+
+        def snapshot(self) -> None:
+            return None
+
+    flow = Dataflow("flow")
+    items = op.input("source", flow, Together([(key, number) for number, key in enumerate(keys)]))
+    op.output("sink", op.stateful_batch("logic", items, lambda _: Judge()), Places(keys, written_by))
+    run(flow, tmp_path / "recovery", workers)
+    assert judged_by == written_by
+    assert len(set(judged_by.values())) == workers
+    assert all(judged_by[number] == judged_by[number % workers] for number in range(6))
 
 
 def test_the_version_is_the_one_that_was_looked_at() -> None:

@@ -32,6 +32,7 @@ from flow.steps.decode import decode
 from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, MakeDeduplicator
 from flow.steps.rate import Rated, Rater
 from flow.steps.route import Routed, route, route_heartbeat
+from flow.steps.shards import shard_keys
 from flow.steps.watch_usage import UsageWatch
 from flow.store.client import StoreUnavailable
 
@@ -84,7 +85,7 @@ class Process:
             json.loads(sources.get(str(number), b"0")) for number in range(len(self._world.workload.partitions))
         ]
         self._inbox = self._build_inbox(recovery.of("inbox").get(PART))
-        self._sink = BlockSink(self._options.shards, self._make_writer)
+        self._sink = BlockSink(shard_keys(self._options.shards, lineage.keys), self._make_writer)
         self._make_deduplicator = MakeDeduplicator(
             self._directory.shard, self._options.horizon_us, self._options.generations, MEMORY_BYTES_MAX
         )

@@ -4,22 +4,24 @@ Always a FixedPartitionedSink: the progress of a DynamicSink is not part of Byte
 blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from ..state.manifest import seal, unseal
 from ..steps.combine import MeterTotals, add_totals
 from ..steps.rate import Rated
-from ..steps.route import shard_name
+from ..steps.shards import shard_name
 from .writer import MANIFEST, Writer
 
 
 class BlockSink(FixedPartitionedSink[Rated, bytes]):
-    """`make_writer` makes the Writer of a shard; the ones of this process are kept, so that the job can finish them."""
+    """`make_writer` makes the Writer of a shard; the ones of this process are kept, so that the job can finish them.
+    `keys` are those of the shards, by their numbers."""
 
-    def __init__(self, shards: int, make_writer: Callable[[str], Writer]) -> None:
-        self._shards = [shard_name(number) for number in range(shards)]
+    def __init__(self, keys: Sequence[str], make_writer: Callable[[str], Writer]) -> None:
+        self._shards = [shard_name(number) for number in range(len(keys))]
+        self._number_of = {key: number for number, key in enumerate(keys)}
         self._make_writer = make_writer
         self.writers: list[Writer] = []
 
@@ -34,7 +36,7 @@ class BlockSink(FixedPartitionedSink[Rated, bytes]):
         return self._shards
 
     def part_fn(self, item_key: str) -> int:
-        return self._shards.index(item_key)
+        return self._number_of[item_key]
 
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_BlockPartition":
         writer = self._make_writer(for_part)

@@ -24,7 +24,9 @@ from typing import Self
 from ..errors import RefusedStart, StateError
 from .files import explain, make_folder, write_whole
 
-FORMAT = 1
+FORMAT = 2
+KEYS = 2
+"""How the shards of a new lineage are keyed, see `steps/shards.py`; those that say nothing of it were begun with 1."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Lineage:
     shards: int
     currency: str
     horizon_us: int | None
+    keys: int = 1
 
 
 class StateDirectory:
@@ -118,7 +121,8 @@ class StateDirectory:
         if not path.exists():
             if self.recovery.exists():
                 raise StateError(f"{path}: missing, beside the state of a lineage; restore it from a backup")
-            begun = Lineage(uuid.uuid4().hex, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", shards, currency, horizon_us)
+            created = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            begun = Lineage(uuid.uuid4().hex, created, shards, currency, horizon_us, KEYS)
             write_whole(path, json.dumps({"format": FORMAT, **begun.__dict__}, indent=1).encode())
             return begun
         kept = self._read(path)

@@ -17,6 +17,7 @@ from ..kernels import Identity, Rows, identify, split_by_shard
 from ..schema import FLAGS
 from .amend import identify_amending, picked_amends
 from .batches import Amends, Decoded, Messages, Rejects, no_events
+from .shards import shard_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,6 @@ def _renumbered(flags: pa.RecordBatch, picked: pa.UInt32Array) -> pa.RecordBatch
         return None
     places = pc.index_in(flags.column("row"), value_set=picked).cast(pa.uint32())
     return pa.RecordBatch.from_arrays([places, *flags.columns[1:]], schema=FLAGS)
-
-
-def shard_name(number: int) -> str:
-    """The Bytewax key of a shard; part of every snapshot, so it never changes."""
-    return f"shard-{number:03d}"
 
 
 def identified(decoded: Decoded) -> Decoded:
