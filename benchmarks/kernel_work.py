@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 import pyarrow as pa
 from columnar import CUSTOMERS, DIMENSIONS, METERS, MODELS, price_file
+from rules import ROWS as ROWS_UNDER_RULES
+from rules import batch as batch_under_rules
 from rules import write_rules
 
 from flow.config import Anomalies
@@ -161,6 +163,8 @@ def every_kernel(rows: int, measure: Measure) -> None:
     too_late_us = START_US + 3650 * 24 * HOUR_US + 1_000_000  # for the events of the first second
     for what, now_us in (("20 rules that pass", START_US), ("20 rules, some fail", too_late_us)):
         measure(what, rows, checker.failures, events, now_us)
+    for what, without in (("20 rules with sums", 0.0), ("20 rules with sums, not all meters in each", 0.3)):
+        measure(what, ROWS_UNDER_RULES, checker.failures, batch_under_rules(7, True, without), START_US)
     _deduplicate(identity, rows, measure)
     raters = {"rate": Rater(parse_price_book(price_file(), "plain")), "rate in context tiers": Rater(tiered_book())}
     for what, rater in raters.items():

@@ -6,13 +6,13 @@ check that no value of some column lets hold is left out for the batch, and a co
 hold is not read. Then quantities are looked at, 512 rows at a time: rows that may fail are marked. Only where a row is
 marked, or a text or time alone can fail, the masks of an event's values are and-ed, and what is left is asked exactly.
 
-Memory: a ValueTable is an open-addressing table of 32-byte slots, at most 3/4 full, and the texts: 43 to 86 bytes and
-the text for each value that a book names. A CheckTable has 32 bytes a check. Neither changes once it is made, so that
-any number of threads may read it. A call takes 4 KB for each meter of its batch.
-Cost: 6 to 7 ns an event of three meters under 20 checks of four columns, one of them a list of 10,000 customers, all of
-them in the dictionary (1.5 ns of it), in a batch of 131,072; 9 to 10 ns with a sum and a speed besides, if events all
-have the same meters (benchmarks/rules.py). Where some have other meters than the rest, sums and speeds are of rows that
-are laid out alike first: 21 to 24 ns.
+Memory: a ValueTable is an open-addressing table of 32-byte slots, at most half full, and the texts: 64 to 128 bytes
+and the text for each value that a book names. A CheckTable has 32 bytes a check. Neither changes once it is made, so
+that any number of threads may read it. A call takes 140 KB, of which it touches what its sequences of meters need.
+Cost: 5 to 6 ns an event of three meters under 20 checks of four columns, one of them a list of 10,000 customers, all of
+them in the dictionary (1 ns of it), in a batch of 131,072; 8 to 9 ns with a sum and a speed besides, and 9 to 10 where
+some events have other meters than the rest (benchmarks/rules.py). Events of more than eight meters, if not all have the
+same, are added up one by one.
 Proved by: tests/parity/test_rules.py against tests/oracle/rules.py, which asks each rule about each event.
 """
 
@@ -22,7 +22,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from .int128 cimport prefetch
-from .quantities cimport Group, Meter, disagrees, even, lay_out, look, outside, weigh
+from .quantities cimport Alike, Group, Meter, disagrees, look, outside, weigh
+from .sequences cimport SEQUENCE_CODES, SEQUENCE_ROWS, Sequences, by_sequence, even, sequence_count, sequences_clear
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -34,7 +35,7 @@ cdef enum:
     COLUMNS_MAX = 7  # source and six dimensions
     LOOKAHEAD = 32
     NO_FORM = 0xffffffff
-    BLOCK = 512  # rows whose masks are and-ed column by column, in the cache
+    BLOCK = SEQUENCE_ROWS  # rows whose masks are and-ed column by column, in the cache
     SPEED_MAX = 1 << 20  # times a quantity of 32 bits it fits in 64; what is faster is looked at one by one
     K_MEMBER = 0  # fails as soon as its texts and time concern it
     K_RANGE = 1  # a quantity below `low` or above `high`
@@ -118,7 +119,7 @@ cdef class ValueTable:
         cdef const char *bytes_
         cdef int32_t count
         self.mask = 15
-        while 3 * self.mask < 4 * <uint64_t>len(items):
+        while self.mask < 2 * <uint64_t>len(items):
             self.mask = 2 * self.mask + 1
         lengths = sorted({len(text) for text, beginning, _ in items if beginning})
         self.slots = <Slot *>malloc((self.mask + 1) * sizeof(Slot))
@@ -215,11 +216,8 @@ cdef struct Batch:
     int64_t meter_count
     Group groups[CHECKS]
     int64_t group_count
-    int64_t *laid_out  # room for a block of uneven rows, with a place for each meter that a group is about
-    int64_t width  # of these, one for all other meters included
-    int32_t *layout  # the meter of each place
-    int32_t *place_of  # the place of each meter
-    int32_t *places
+    int32_t *places  # room for a number a meter
+    Sequences *sequences
     uint64_t wanted  # the checks that can concern an event of the batch
     int64_t now_us
 
@@ -264,11 +262,10 @@ cdef class CheckTable:
         batch.meter_count, batch.group_count = len(of_meters), 0
         i = len(of_meters) + 1
         batch.of_meter = <Meter *>malloc(i * sizeof(Meter))
-        batch.laid_out = <int64_t *>malloc(i * (BLOCK * sizeof(int64_t) + 3 * sizeof(int32_t)))
-        batch.layout = <int32_t *>(batch.laid_out + i * BLOCK)
-        batch.place_of, batch.places = batch.layout + i, batch.layout + 2 * i
+        batch.places = <int32_t *>malloc(i * sizeof(int32_t))
+        batch.sequences = <Sequences *>malloc(sizeof(Sequences))
         try:
-            if batch.of_meter == NULL or batch.laid_out == NULL:
+            if batch.of_meter == NULL or batch.places == NULL or batch.sequences == NULL:
                 raise MemoryError()
             memset(batch.of_meter, 0, i * sizeof(Meter))
             for i, (bounded, told_by, added) in enumerate(of_meters):
@@ -278,11 +275,12 @@ cdef class CheckTable:
             with nogil:
                 self._meters(&batch)
                 self._groups(&batch)
-                self._places(&batch)
+                sequences_clear(batch.sequences)
                 i = self._failed(&batch, <uint32_t *>out_rows, <uint64_t *>out_failed)
         finally:
             free(batch.of_meter)
-            free(batch.laid_out)
+            free(batch.places)
+            free(batch.sequences)
         return i
 
     cdef int _columns(self, Batch *batch, list columns) except -1:
@@ -359,25 +357,6 @@ cdef class CheckTable:
                 return False
         return True
 
-    cdef void _places(self, Batch *batch) noexcept nogil:
-        """Where the quantities of uneven rows are laid out; the last place is that of meters which nobody adds up."""
-        cdef uint64_t grouped = 0
-        cdef int64_t n, g
-        for g in range(batch.group_count):
-            grouped |= <uint64_t>1 << batch.groups[g].check
-        batch.width = 0
-        for n in range(batch.meter_count):
-            batch.place_of[n] = -1
-            if (batch.of_meter[n].told_by | batch.of_meter[n].added) & grouped:
-                batch.place_of[n] = <int32_t>batch.width
-                batch.layout[batch.width] = <int32_t>n
-                batch.width += 1
-        batch.layout[batch.width] = <int32_t>batch.meter_count
-        for n in range(batch.meter_count):
-            if batch.place_of[n] < 0:
-                batch.place_of[n] = <int32_t>batch.width
-        batch.width += 1
-
     cdef int64_t _failed(self, Batch *batch, uint32_t *out_rows, uint64_t *out_failed) noexcept nogil:
         cdef uint64_t at_once = self.kinds[K_MEMBER] | self.kinds[K_CLOCK]  # they fail whatever the quantities
         cdef uint64_t held[BLOCK]
@@ -394,6 +373,8 @@ cdef class CheckTable:
             some = wanted & ~at_once and self._mark(batch, first, rows, marked)
             if not some:
                 wanted &= at_once
+                if wanted == 0:
+                    continue
                 memset(marked, 0, sizeof(marked))
             bits = wanted
             for row in range(rows):
@@ -421,26 +402,32 @@ cdef class CheckTable:
     cdef bint _mark(self, Batch *batch, int64_t first, int64_t rows, uint8_t *marked) noexcept nogil:
         """Marks the rows whose quantities may fail a check; returns whether there are any."""
         cdef const int32_t *starts = batch.starts + first
-        cdef const int32_t *meters = batch.meters
-        cdef const int64_t *quantities = batch.quantities
-        cdef int64_t begin = starts[0], width = even(starts, meters + begin, rows), row, g
-        cdef bint some = outside(batch.of_meter, meters + begin, quantities + begin, starts[rows] - begin, width)
-        cdef bint uneven = width == 0
-        memset(marked, 0, BLOCK)
-        if some:
-            for row in range(rows):
-                marked[row] = look(batch.of_meter, meters, quantities, starts[row], starts[row + 1]) != 0
-        meters, quantities = meters + begin, quantities + begin
-        if uneven and batch.group_count:
-            lay_out(
-                batch.of_meter, batch.place_of, batch.layout, batch.width, starts, batch.meters, batch.quantities, rows,
-                batch.laid_out,
-            )
-            meters, quantities, width = batch.layout, batch.laid_out, batch.width
+        cdef Sequences *all = batch.sequences
+        cdef Alike like
+        cdef bint some
+        cdef int64_t n
+        like.meters, like.quantities = batch.meters + starts[0], batch.quantities + starts[0]
+        like.count, like.width = rows, even(starts, like.meters, rows)
+        like.firsts = NULL
+        like.starts, like.rows = starts, rows
+        memset(marked, batch.meter_count > SEQUENCE_CODES, BLOCK)
+        if like.width or batch.meter_count > SEQUENCE_CODES:
+            return self._mark_alike(batch, &like, marked) if like.width else True
+        some = by_sequence(
+            all, starts, batch.meters, batch.quantities, batch.starts[batch.rows], rows, marked
+        )
+        like.quantities = batch.quantities
+        for n in range(all.count):
+            like.meters, like.width = all.meters[n], all.width[n]
+            like.firsts, like.count = all.firsts[n], sequence_count(all, n)
+            some |= self._mark_alike(batch, &like, marked)
+        return some
+
+    cdef bint _mark_alike(self, Batch *batch, const Alike *like, uint8_t *marked) noexcept nogil:
+        cdef bint some = outside(batch.of_meter, like, marked)
+        cdef int64_t g
         for g in range(batch.group_count):
-            some |= weigh(
-                batch.of_meter, &batch.groups[g], meters, batch.places, quantities, rows, width, uneven, marked
-            )
+            some |= weigh(batch.of_meter, &batch.groups[g], like, batch.places, marked)
         return some
 
     cdef uint64_t _by_block(self, Batch *batch, int64_t first, int64_t rows, uint64_t *by_time) noexcept nogil:

@@ -132,7 +132,7 @@ def test_a_table_without_values() -> None:
 @pytest.mark.parametrize("uneven", [None, 0, 700, 1029])
 def test_rows_of_the_same_meters(uneven: int | None, large: int) -> None:
     """Most batches have the same meters in each row; here but for one row, in each block of the kernel or in none."""
-    rng = random.Random(uneven)
+    rng = random.Random(f"{uneven} {large}")
     rules = [
         rule(Sum("t", ("a", "b"), 1)),
         rule(Sum("t", ("a", "b"), 2), model=values("m1")),
@@ -181,6 +181,29 @@ def test_any_number_of_meters_is_added_up(added: int) -> None:
         found = Checker(rules).failures(event_batch(plain), 0)
         assert found == failures(rules, plain, 0)
         assert {number for numbers in found.values() for number in numbers} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9])
+@pytest.mark.parametrize("meters", [10, 255, 256])
+def test_rows_of_many_sequences_of_meters(meters: int, width: int) -> None:
+    """Few or hundreds of sequences in a block, of up to `width` meters of as many as a byte can number, or of more."""
+    rng = random.Random(f"{meters} {width}")
+    names = [f"m{n}" for n in range(meters)]
+    rules = [rule(Sum("t", tuple(names[::2]), 5)), rule(Speed(("m1", "m2"), 90)), rule(Range("m3", 0, 95))]
+    rules += [rule(Range(f"m{meters - 1}", 2, None))]
+    plain = [plain_event(id="all", usage=[(name, 3) for name in names])]
+    for n in range(1100):
+        few = rng.random() < 0.5
+        kept = names[: width - 1] if few else rng.sample(names, min(meters, rng.randrange(width + 1)))
+        kept = [*names[: width - 1], names[-1]] if rng.random() < 0.1 else kept
+        usage = [(name, rng.randrange(100)) for name in kept]
+        told = sum(quantity for name, quantity in usage if name in names[::2])
+        if few:
+            usage += [rng.choice([("t", told + rng.choice((0, 0, 0, 6))), ("duration_ms", 1000)])]
+        plain.append(plain_event(id=str(n), usage=usage))
+    found = Checker(rules).failures(event_batch(plain), 0)
+    assert found == failures(rules, plain, 0)
+    assert found
 
 
 # ---- At random ----
