@@ -24,7 +24,7 @@ class Combiner:
         fingerprint: int,
         payload: int,
         dims: int,
-        dim_values: tuple[tuple[int, int, int, int, int, int], ...],
+        dim_values: tuple[tuple[int, int, int, int, int], ...],
         usage_offsets: int,
         meter_index: int,
         meter_numbers: int,

@@ -7,33 +7,34 @@ met. The first amount belongs to the implicit meter `requests`, whose quantity i
 store has four slots of meters, so a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions,
 currency, its slots' meters).
 
-Cost (benchmarks/kernels.py): about 90 ns an event of three meters where 20,000 keys are live, 130 ns where five events
-share a row, 300 ns a row leaving. Rows are taken 32 at a time: hash and prefetch the entries, find and prefetch the
-records, then compare and add. The days are added up while the minutes leave, customer by customer, in the cache.
+Cost (benchmarks/kernels.py): about 50 ns an event of three meters where 20,000 keys are live, 75 ns where five events
+share a row, 300 ns a row leaving. How rows are added is adding.pxd. The days are added up while the minutes leave,
+customer by customer, in the cache.
 Proved by: tests/parity/test_combine.py against tests/oracle/combine.py.
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from .adding cimport BLOCK, FLAG_UNPRICED, Batch, Minutes, Shape, add_rows
 from .groups cimport (
     CODES, ERROR_MEMORY, LINE, MOVED, WIDE, Group, Groups, Record, add_at, group_add, group_hash, groups_begin,
-    groups_clear, groups_close, groups_find, groups_guess, groups_open, groups_reserve, is_of, number_at,
+    groups_clear, groups_close, groups_find, groups_open, groups_reserve, number_at, numbers_do_not_fit, numbers_of,
     prefetch_record, record_at, record_bytes, shape_of,
 )
 from .hash cimport hash_pair, murmur3
 from .index cimport index_prefetch
 from .int128 cimport (
-    i128, i128_from_int64, i128_load, i128_store, prefetch, u128, u128_hi, u128_less, u128_load, u128_make, u128_store,
+    i128, i128_from_int64, i128_store, prefetch, u128, u128_hi, u128_less, u128_load, u128_make, u128_store,
     u128_wrapping_add,
 )
 from .leaving cimport Leaving, bits, sort_leaving
 from .memory cimport grown
-from .names cimport Name, Names, name_code, names_clear, names_close, names_open
+from .names cimport Name, names_clear, names_close, names_open
 from .shapes cimport (
-    FIRST_RAW_SHAPES, METERS_MAX, RawShape, RawShapes, is_raw, raw_shape_begin, raw_shape_number, raw_shape_told,
-    raw_shapes_close, raw_shapes_index,
+    FIRST_RAW_SHAPES, METERS_MAX, RawShape, raw_shape_begin, raw_shape_told, raw_shapes_close,
+    raw_shapes_index,
 )
 from .status cimport CORE_SOURCE_HASH
 
@@ -44,56 +45,14 @@ METERS_PER_EVENT_MAX = METERS_MAX
 
 cdef enum:
     STORE_SLOTS = 4
-    BLOCK = 32
     SPARE_BITS = 6  # of a key that sorting looks at, beyond what numbers the groups: ties are rare, passes are fewer
-    FLAG_UNPRICED = 1
     CUSTOMER = 0
     PROJECT = 1
     FEATURE = 2
     MODEL = 3
     REGION = 4
     SERVICE_TIER = 5
-    WINDOW_US = 60000000
     MINUTES_PER_DAY = 1440
-
-cdef struct Shape:
-    int32_t meters
-    int32_t groups  # rows of the store a record leaves as
-    int64_t totals  # where its totals begin
-
-cdef struct Values:  # of one dimension, in a batch
-    const int32_t *codes
-    const int32_t *starts
-    const char *text
-    int32_t *known  # this combiner's code of each, -1: not looked up yet
-    uint32_t *new  # those that the block had not met before
-    int64_t new_count
-
-cdef struct Batch:  # what `add` is given
-    int64_t rows
-    const uint32_t *selection
-    const int64_t *time_us
-    const char *fingerprint
-    const char *payload
-    const char *dims
-    const int32_t *starts
-    const int32_t *meter
-    const int32_t *number
-    const int64_t *quantity
-    const char *amount
-    const uint8_t *flag
-    const char *request_amount
-    Values values[CODES]
-
-cdef struct Run:  # rows that go through the tables together
-    int64_t rows
-    bint unknown  # the row behind these has an unknown shape
-    int64_t raw_number  # of the row before: shapes come in runs
-    int64_t row[BLOCK]
-    int64_t raw[BLOCK]
-    int64_t place[BLOCK]
-    Group group[BLOCK]
-    u128 digest[BLOCK]
 
 cdef struct Columns:  # where `write` puts rows
     char *codes[CODES]
@@ -127,13 +86,10 @@ cdef class Combiner:
     forgotten behind the block.
     """
 
-    cdef Groups minutes
+    cdef Minutes minutes
     cdef Groups days
-    cdef Names names[CODES]
-    cdef Shape *shapes
     cdef int64_t shape_count
     cdef readonly int64_t shapes_max
-    cdef RawShapes raw
     cdef dict shape_by_meters
     cdef list shape_meters  # per shape: tuple of (meter, unpriced) in order
     cdef dict meter_numbers
@@ -160,21 +116,21 @@ cdef class Combiner:
         if not (len(currency_hash) == len(requests_hash) == len(empty_hash) == 16):
             raise ValueError("hashes of 16 bytes are expected")
         for d in range(CODES):
-            failed |= names_open(&self.names[d])
-        if groups_open(&self.minutes) or groups_open(&self.days) or failed:
+            failed |= names_open(&self.minutes.names[d])
+        if groups_open(&self.minutes.groups) or groups_open(&self.days) or failed:
             raise MemoryError()
         self.currency_hash, self.requests_hash, self.empty_hash = currency_hash, requests_hash, empty_hash
         self._forget_shapes()
 
     def __dealloc__(self):
         cdef int d
-        groups_close(&self.minutes)
+        groups_close(&self.minutes.groups)
         groups_close(&self.days)
         for d in range(CODES):
-            names_close(&self.names[d])
-        raw_shapes_close(&self.raw)
+            names_close(&self.minutes.names[d])
+        raw_shapes_close(&self.minutes.raw)
         free(self.totals)
-        free(self.shapes)
+        free(self.minutes.shapes)
         free(self.leaving)
         free(self.leaving_spare)
         free(self.slot_starts)
@@ -187,12 +143,12 @@ cdef class Combiner:
     @property
     def rows(self):
         """Rows of the store that the minutes leave as."""
-        return self.minutes.count + self.minutes.more_rows
+        return self.minutes.groups.count + self.minutes.groups.more_rows
 
     @property
     def raw_count(self):
         """Orders of meters that are known."""
-        return self.raw.count
+        return self.minutes.raw.count
 
     # -- shapes: rare, in Python
 
@@ -201,8 +157,8 @@ cdef class Combiner:
         self.meter_names, self.meter_hashes, self.meter_numbers = [], [], {}
         self.shape_by_meters = {}
         self.shape_meters, self.slot_hashes = [], []
-        self.raw.count = 0
-        raw_shapes_index(&self.raw, FIRST_RAW_SHAPES)
+        self.minutes.raw.count = 0
+        raw_shapes_index(&self.minutes.raw, FIRST_RAW_SHAPES)
         return 0
 
     def meter_number(self, str name, bytes name_hash not None):
@@ -224,20 +180,20 @@ cdef class Combiner:
         number = self.shape_by_meters.get(meters)
         if number is None:
             number = self.shape_count
-            self.shapes = <Shape *>grown(self.shapes, (number + 1) * sizeof(Shape))
-            self.shapes[number].meters = k
-            self.shapes[number].groups = 1 + k // STORE_SLOTS
+            self.minutes.shapes = <Shape *>grown(self.minutes.shapes, (number + 1) * sizeof(Shape))
+            self.minutes.shapes[number].meters = k
+            self.minutes.shapes[number].groups = 1 + k // STORE_SLOTS
             self.shape_by_meters[meters] = number
             self.shape_meters.append(meters)
             self.slot_hashes.append(self._slot_hashes(meters))
             self.shape_count += 1
-        raw = raw_shape_begin(&self.raw)
+        raw = raw_shape_begin(&self.minutes.raw)
         raw.count = k
         raw.shape = number
         for i in range(k):
             raw.items[i] = items[i]
             raw.place[order[i]] = i
-        return raw_shape_told(&self.raw)
+        return raw_shape_told(&self.minutes.raw)
 
     def _slots(self, tuple meters):
         """The slots of a shape, four a store row, `requests` first: (name, hash, unpriced)."""
@@ -262,133 +218,7 @@ cdef class Combiner:
             for group in self._slots(meters)
         ]
 
-    # -- the kernel
-
-    cdef int64_t _add(self, Batch *batch, int64_t first, int *error) noexcept nogil:
-        """Adds rows from `first` on; stops (and returns where) before a row whose shape is unknown."""
-        cdef int64_t at = first
-        cdef Run run
-        run.raw_number = -1
-        run.unknown = False
-        while at < batch.rows and not run.unknown:
-            self._look_up(batch, at, &run)
-            error[0] = groups_reserve(&self.minutes, run.rows, record_bytes(METERS_MAX, True))
-            if error[0]:
-                return at
-            error[0] = self._place(batch, &run) or self._sum(batch, &run)
-            if error[0]:
-                return at
-            at += run.rows
-        return at
-
-    cdef void _look_up(self, Batch *batch, int64_t at, Run *run) noexcept nogil:
-        """Rows from `at` on: shape, window, hash and digest of each; up to BLOCK of them, or to the first unknown
-        shape."""
-        cdef int64_t n = 0, j, k, row
-        cdef uint32_t items[METERS_MAX]
-        cdef Group *group
-        while n < BLOCK and at + n < batch.rows:
-            row = batch.selection[at + n] if batch.selection != NULL else at + n
-            k = batch.starts[row + 1] - batch.starts[row]
-            run.unknown = k > METERS_MAX  # which `add` refuses
-            if run.unknown:
-                break
-            for j in range(k):
-                items[j] = <uint32_t>(
-                    batch.number[batch.meter[batch.starts[row] + j]] << 1
-                    | (batch.flag[batch.starts[row] + j] == FLAG_UNPRICED)
-                )
-            if run.raw_number < 0 or not is_raw(&self.raw.shapes[run.raw_number], items, k):
-                run.raw_number = raw_shape_number(&self.raw, items, k)
-                run.unknown = run.raw_number < 0
-                if run.unknown:
-                    break
-            run.row[n] = row
-            run.raw[n] = run.raw_number
-            group = &run.group[n]
-            memcpy(&group.lo, batch.dims + 16 * row, 8)
-            memcpy(&group.hi, batch.dims + 16 * row + 8, 8)
-            group.shape = self.raw.shapes[run.raw_number].shape
-            group.window = <uint32_t>(batch.time_us[row] // WINDOW_US)
-            group.hashed = group_hash(group.lo, group.hi, group.shape, group.window)
-            index_prefetch(&self.minutes.index, group.hashed)
-            run.digest[n] = hash_pair(u128_load(batch.fingerprint + 16 * row), u128_load(batch.payload + 16 * row))
-            n += 1
-        run.rows = n
-
-    cdef int _place(self, Batch *batch, Run *run) noexcept nogil:
-        """The record of each row, as far as the hash tells; begun where there is none. Room must have been reserved."""
-        cdef int64_t n, width
-        cdef uint64_t entry = 0
-        for n in range(run.rows):
-            run.place[n] = groups_guess(&self.minutes, run.group[n].hashed, &entry)
-            width = record_bytes(self.raw.shapes[run.raw[n]].count, False)
-            if run.place[n] >= 0:
-                prefetch_record(&self.minutes, run.place[n], width)
-            elif self._begin(batch, run, n, entry, width):
-                return ERROR_MEMORY
-        return 0
-
-    cdef int _begin(self, Batch *batch, Run *run, int64_t n, uint64_t entry, int64_t width) noexcept nogil:
-        """Begins the record of a row, with the codes of its dimensions."""
-        cdef int64_t d, code, row = run.row[n]
-        cdef Record *record
-        cdef Values *values
-        run.place[n] = groups_begin(&self.minutes, entry, &run.group[n], width)
-        self.minutes.more_rows += self.shapes[run.group[n].shape].groups - 1
-        record = record_at(&self.minutes, run.place[n])
-        for d in range(CODES):
-            values = &batch.values[d]
-            code = values.known[values.codes[row]]
-            if code < 0:
-                code = self._learn_name(d, values, values.codes[row])
-                if code < 0:
-                    return ERROR_MEMORY
-            record.codes[d] = <int32_t>code
-        return 0
-
-    cdef int64_t _learn_name(self, int64_t d, Values *values, int64_t value) noexcept nogil:
-        """The combiner's code of a value of the batch's dictionary; -1: no memory."""
-        cdef int64_t start = values.starts[value], code
-        cdef bint is_new = False
-        code = name_code(
-            &self.names[d], murmur3(values.text + start, values.starts[value + 1] - start, 0, 0), &is_new
-        )
-        values.known[value] = <int32_t>code
-        if is_new:
-            values.new[values.new_count] = <uint32_t>value
-            values.new_count += 1
-        return code
-
-    cdef int _sum(self, Batch *batch, Run *run) noexcept nogil:
-        """Adds each row to its record."""
-        cdef int64_t n, j, k, row, item
-        cdef RawShape *raw
-        cdef Record *record
-        cdef uint64_t entry = 0
-        cdef int error = 0
-        for n in range(run.rows):
-            row = run.row[n]
-            raw = &self.raw.shapes[run.raw[n]]
-            k = raw.count
-            record = record_at(&self.minutes, run.place[n])
-            if not is_of(record, &run.group[n]):  # another group with such a hash, or moved
-                run.place[n] = groups_find(&self.minutes, &run.group[n], &entry)
-                if run.place[n] < 0 and self._begin(batch, run, n, entry, record_bytes(k, False)):
-                    return ERROR_MEMORY
-                record = record_at(&self.minutes, run.place[n])
-            record.events += 1
-            u128_store(record.digest, u128_wrapping_add(u128_load(record.digest), run.digest[n]))
-            for j in range(k):
-                item = batch.starts[row] + j
-                error |= group_add(
-                    &self.minutes, &run.place[n], k, raw.place[j], i128_from_int64(batch.quantity[item])
-                )
-                error |= group_add(
-                    &self.minutes, &run.place[n], k, k + 1 + raw.place[j], i128_load(batch.amount + 16 * item)
-                )
-            error |= group_add(&self.minutes, &run.place[n], k, k, i128_load(batch.request_amount + 16 * row))
-        return error
+    # -- adding
 
     def add(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, uintptr_t fingerprint, uintptr_t payload,
@@ -398,10 +228,11 @@ cdef class Combiner:
         """Adds the selected rows to their windows.
 
         `dim_values`: for each of the six dimensions the addresses of int32 codes a row, and int32 offsets and text of
-        the dictionary; how many values that has; and room for an int32 and a uint32 a value. `meter_numbers`: int32 a
-        value of the meter dictionary, from `meter_number`. `amounts`, `flags`, `request_amounts` as the rate kernel
-        wrote them. Returns, a dimension each, how many values are new to the block: their places in the dictionary
-        are in the second room, and their codes follow those of the values before. Raises OverflowError and MemoryError.
+        the dictionary; and room for an int32 and a uint32 a value, the first -1 each, or what a batch of this block
+        with the same dictionary has left there. `meter_numbers`: int32 a value of the meter dictionary.
+        `amounts`, `flags`, `request_amounts` as the rate kernel wrote them. Returns, a dimension each, how many values
+        are new to the block: their places in the dictionary are in the second room, and their codes follow those of the
+        values before. Raises OverflowError and MemoryError.
         """
         cdef int64_t done = 0, row, j, d
         cdef int error = 0
@@ -420,17 +251,16 @@ cdef class Combiner:
         batch.flag = <const uint8_t *>flags
         batch.request_amount = <const char *>request_amounts
         for d in range(CODES):
-            codes, starts, text, size, known, new = dim_values[d]
+            codes, starts, text, known, new = dim_values[d]
             batch.values[d].codes = <const int32_t *><uintptr_t>codes
             batch.values[d].starts = <const int32_t *><uintptr_t>starts
             batch.values[d].text = <const char *><uintptr_t>text
             batch.values[d].known = <int32_t *><uintptr_t>known
-            memset(batch.values[d].known, 0xFF, 4 * <int64_t>size)  # -1 each
             batch.values[d].new = <uint32_t *><uintptr_t>new
             batch.values[d].new_count = 0
         while True:
             with nogil:
-                done = self._add(&batch, done, &error)
+                done = add_rows(&self.minutes, &batch, done, &error)
             if error == ERROR_MEMORY:
                 raise MemoryError("no memory for the windows of a block")
             if error:
@@ -457,9 +287,9 @@ cdef class Combiner:
         self.slot_starts = <int64_t *>grown(self.slot_starts, (self.shape_count + 1) * sizeof(int64_t))
         for shape in range(self.shape_count):
             self.slot_starts[shape] = rows
-            rows += self.shapes[shape].groups
-            self.shapes[shape].totals = size
-            size += 16 * (2 * self.shapes[shape].meters + 2)
+            rows += self.minutes.shapes[shape].groups
+            self.minutes.shapes[shape].totals = size
+            size += 16 * (2 * self.minutes.shapes[shape].meters + 2)
         free(self.totals)
         self.totals = <char *>calloc(size + 16, 1)
         if self.totals == NULL:
@@ -469,7 +299,7 @@ cdef class Combiner:
     def sort(self, bint day, uintptr_t customer_ranks, int64_t customers):
         """Orders the rows of one grain as the store keeps them: customer (by `customer_ranks`, int32 a code), window,
         key. Returns how many they are."""
-        cdef Groups *groups = &self.days if day else &self.minutes
+        cdef Groups *groups = &self.days if day else &self.minutes.groups
         cdef int64_t rows
         rows = groups.count + groups.more_rows
         self.leaving = <Leaving *>grown(self.leaving, (rows + 1) * sizeof(Leaving))
@@ -493,7 +323,7 @@ cdef class Combiner:
         )
         while place < groups.used:
             record = record_at(groups, place)
-            shape = &self.shapes[shape_of(record)]
+            shape = &self.minutes.shapes[shape_of(record)]
             place += record_bytes(shape.meters, record.shape & <uint32_t>WIDE)
             if record.shape & <uint32_t>MOVED:
                 continue
@@ -530,10 +360,10 @@ cdef class Combiner:
     cdef u128 _day_dims(self, Record *record) noexcept nogil:
         """murmur3 of the name hashes of the dimensions that the day rollup has."""
         cdef Name parts[4]
-        parts[0] = self.names[CUSTOMER].names[record.codes[CUSTOMER]]
-        parts[1] = self.names[FEATURE].names[record.codes[FEATURE]]
-        parts[2] = self.names[REGION].names[record.codes[REGION]]
-        parts[3] = self.names[SERVICE_TIER].names[record.codes[SERVICE_TIER]]
+        parts[0] = self.minutes.names[CUSTOMER].names[record.codes[CUSTOMER]]
+        parts[1] = self.minutes.names[FEATURE].names[record.codes[FEATURE]]
+        parts[2] = self.minutes.names[REGION].names[record.codes[REGION]]
+        parts[3] = self.minutes.names[SERVICE_TIER].names[record.codes[SERVICE_TIER]]
         return murmur3(parts, sizeof(parts), 0, 0)
 
     cdef inline u128 _leaving_key(self, bint day, Groups *groups, Leaving row) noexcept nogil:
@@ -550,7 +380,7 @@ cdef class Combiner:
         `slot_rows`, uint32 window start (seconds), 16-byte key, uint64 events, 16-byte digest, and four 16-byte
         quantities and amounts. Raises OverflowError where one of these is beyond 2^100, or a day beyond 128 bits.
         """
-        cdef Groups *groups = &self.days if day else &self.minutes
+        cdef Groups *groups = &self.days if day else &self.minutes.groups
         cdef Columns out
         cdef int64_t i, n, d, at = 0
         cdef int error = 0
@@ -594,7 +424,7 @@ cdef class Combiner:
         cdef Record *record = _leaving_record(groups, row)
         cdef int64_t group = <int64_t>(row.what & 0xFFFF), j, d, meter
         cdef uint32_t shape = shape_of(record)
-        cdef int64_t k = self.shapes[shape].meters, slots = self.slot_starts[shape] + group
+        cdef int64_t k = self.minutes.shapes[shape].meters, slots = self.slot_starts[shape] + group
         cdef i128 quantity, amount, zero = i128_from_int64(0)
         cdef bint fits = True
         for d in range(CODES):
@@ -634,7 +464,7 @@ cdef class Combiner:
         for i in range(count):
             if rows[i].what & 0xFFFF:
                 continue  # another row of a record that has been added
-            minute[n] = _leaving_record(&self.minutes, rows[i])
+            minute[n] = _leaving_record(&self.minutes.groups, rows[i])
             _day_of(minute[n], &group[n])
             index_prefetch(&self.days.index, group[n].hashed)
             n += 1
@@ -644,14 +474,14 @@ cdef class Combiner:
                 prefetch(record_at(&self.days, place[i]))
             else:
                 place[i] = groups_begin(
-                    &self.days, entry, &group[i], record_bytes(self.shapes[group[i].shape].meters, False)
+                    &self.days, entry, &group[i], record_bytes(self.minutes.shapes[group[i].shape].meters, False)
                 )
-                self.days.more_rows += self.shapes[group[i].shape].groups - 1
+                self.days.more_rows += self.minutes.shapes[group[i].shape].groups - 1
                 memcpy(record_at(&self.days, place[i]).codes, minute[i].codes, sizeof(minute[i].codes))
         for i in range(n):
             if record_at(&self.days, place[i]).shape & <uint32_t>MOVED:
                 place[i] = groups_find(&self.days, &group[i], &entry)
-            error |= _add_record(&self.days, place[i], minute[i], self.shapes[group[i].shape].meters)
+            error |= _add_record(&self.days, place[i], minute[i], self.minutes.shapes[group[i].shape].meters)
         return error
 
     def block_totals(self):
@@ -668,11 +498,11 @@ cdef class Combiner:
             while place < self.days.used:
                 record = record_at(&self.days, place)
                 shape = shape_of(record)
-                k = self.shapes[shape].meters
+                k = self.minutes.shapes[shape].meters
                 place += record_bytes(k, record.shape & <uint32_t>WIDE)
                 if record.shape & <uint32_t>MOVED:
                     continue
-                total = self.totals + self.shapes[shape].totals
+                total = self.totals + self.minutes.shapes[shape].totals
                 error |= add_at(total, i128_from_int64(<int64_t>record.events))
                 for j in range(2 * k + 1):
                     error |= add_at(total + 16 * (j + 1), number_at(record, j))
@@ -680,8 +510,8 @@ cdef class Combiner:
             raise OverflowError("a 128-bit sum of a block")
         found = []
         for shape in range(self.shape_count):
-            k = self.shapes[shape].meters
-            at = self.totals + self.shapes[shape].totals
+            k = self.minutes.shapes[shape].meters
+            at = self.totals + self.minutes.shapes[shape].totals
             numbers = [int.from_bytes(at[16 * j : 16 * j + 16], "little", signed=True) for j in range(2 * k + 2)]
             meters = [(self.meter_names[m >> 1], bool(m & 1)) for m in self.shape_meters[shape]]
             found.append((meters, numbers[0], numbers[1 : k + 1], numbers[k + 1 :]))
@@ -690,10 +520,10 @@ cdef class Combiner:
     def clear(self):
         """Forgets sums and names: the next block begins. Shapes are remembered, unless they are too many."""
         cdef int d
-        groups_clear(&self.minutes)
+        groups_clear(&self.minutes.groups)
         groups_clear(&self.days)
         for d in range(CODES):
-            names_clear(&self.names[d])
+            names_clear(&self.minutes.names[d])
         self.leaving_count = 0
         if self.shape_count > self.shapes_max:
             self._forget_shapes()
@@ -719,8 +549,11 @@ cdef inline int _add_record(Groups *groups, int64_t place, Record *more, int64_t
     cdef int error = 0
     sum.events += more.events
     u128_store(sum.digest, u128_wrapping_add(u128_load(sum.digest), u128_load(more.digest)))
-    for j in range(2 * meters + 1):
-        error |= group_add(groups, &place, meters, j, number_at(more, j))
+    if (sum.shape | more.shape) & <uint32_t>WIDE or numbers_do_not_fit(
+        numbers_of(sum), numbers_of(more), 2 * meters + 1
+    ):
+        for j in range(2 * meters + 1):
+            error |= group_add(groups, &place, meters, j, number_at(more, j))
     return error
 
 

@@ -10,7 +10,7 @@
 # cache is followed by no second one: whoever has the place prefetches the record and compares later.
 # Inline functions on a struct, and no class of its own, because these are the hottest calls of combine.pyx.
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .hash cimport fmix64
@@ -69,8 +69,49 @@ cdef extern from *:
         __builtin_memcpy(sum, &total, 8);
         return 0;
     }
+    /* Adds the lower half of a number; 1 if the sum has wrapped, or the number has a higher half. */
+    static inline int tf_add_wrapping(int64_t *sum, int64_t low, int64_t high) {
+        return __builtin_add_overflow(*sum, low, sum) | (high != low >> 63);
+    }
+    static inline void tf_take_back(int64_t *sum, int64_t low) { *sum = (int64_t)((uint64_t)*sum - (uint64_t)low); }
+    /* The numbers of 64 bits of a record, and of a row k quantities and amounts, each to its place, and the amount of
+       `requests`. No branch asks whether one fits: that is seen to behind the last one. */
+    static inline int tf_add_row(
+        char *record, int64_t k, const uint16_t *place, const int64_t *quantity, const char *amount, const char *request
+    ) {
+        int64_t *sums = (int64_t *)record;
+        const int64_t *pairs = (const int64_t *)amount, *last = (const int64_t *)request;
+        int wrong = tf_add_wrapping(&sums[k], last[0], last[1]);
+        for (int64_t j = 0; j < k; j++) {
+            wrong |= __builtin_add_overflow(sums[place[j]], quantity[j], &sums[place[j]]);
+            wrong |= tf_add_wrapping(&sums[k + 1 + place[j]], pairs[2 * j], pairs[2 * j + 1]);
+        }
+        if (__builtin_expect(!wrong, 1)) return 0;
+        tf_take_back(&sums[k], last[0]);
+        for (int64_t j = 0; j < k; j++) {
+            tf_take_back(&sums[place[j]], quantity[j]);
+            tf_take_back(&sums[k + 1 + place[j]], pairs[2 * j]);
+        }
+        return 1;
+    }
+    /* The same for the n numbers of two records. */
+    static inline int tf_add_numbers(char *record, const char *other, int64_t n) {
+        int64_t *sums = (int64_t *)record;
+        const int64_t *more = (const int64_t *)other;
+        int wrong = 0;
+        for (int64_t j = 0; j < n; j++) wrong |= __builtin_add_overflow(sums[j], more[j], &sums[j]);
+        if (__builtin_expect(!wrong, 1)) return 0;
+        for (int64_t j = 0; j < n; j++) tf_take_back(&sums[j], more[j]);
+        return 1;
+    }
     """
     bint does_not_fit "tf_add_narrow"(char *sum, i128 value) nogil  # else it has been added
+    # Whether one of these does not fit; then nothing has been added.
+    bint row_does_not_fit "tf_add_row"(
+        char *numbers, int64_t k, const uint16_t *place, const int64_t *quantity, const char *amount,
+        const char *request
+    ) nogil
+    bint numbers_do_not_fit "tf_add_numbers"(char *numbers, const char *more, int64_t n) nogil
 
 
 cdef inline int64_t record_bytes(int64_t meters, bint wide) noexcept nogil:
@@ -91,6 +132,10 @@ cdef inline void prefetch_record(Groups *groups, int64_t place, int64_t bytes_ea
     prefetch(groups.records + place + LINE)
     if bytes_each > 2 * LINE:
         prefetch(groups.records + place + 2 * LINE)
+
+
+cdef inline char *numbers_of(Record *record) noexcept nogil:
+    return <char *>record + HEADER
 
 
 cdef inline i128 number_at(const Record *record, int64_t n) noexcept nogil:

@@ -249,6 +249,27 @@ def test_a_block_names_its_own_values_only() -> None:
                 assert [sorted(names) for names in dictionaries] == [customers]
 
 
+def test_batches_with_one_dictionary() -> None:
+    """Given batches of one block with the same dictionaries, in which each names other values, and then the next block,
+    then no value is another's."""
+    names = ["a", "b", "c", "d", "é", ""]
+    events = event_batch([plain_event(id=name, customer=name, model=name[::-1]) for name in names])
+    block = builder()
+    for picked in ([3, 1], [1, 3, 0], [5, 4], [2, 4]):
+        add_rows = events.take(pa.array(picked))
+        assert add_rows.column("customer").dictionary.equals(events.column("customer").dictionary)
+        block.add(rated(add_rows, [[1]] * len(picked), [0] * len(picked)))
+        if picked == [5, 4]:
+            assert _events_by_customer(cut(block)) == {"a": 1, "b": 2, "d": 2, "é": 1, "": 1}
+    assert _events_by_customer(cut(block)) == {"c": 1, "é": 1}
+
+
+def _events_by_customer(tables: Tables) -> dict[str, int]:
+    [minutes] = [table for name, table in tables if name == "rollup_minute"]
+    assert minutes.column("customer").to_pylist() == [name[::-1] for name in minutes.column("model").to_pylist()]
+    return dict(zip(minutes.column("customer").to_pylist(), minutes.column("events").to_pylist(), strict=True))
+
+
 @pytest.mark.parametrize("count", [127, 128, 32_767, 32_768])
 def test_codes_as_wide_as_they_must_be(count: int) -> None:
     """Given as many values of a dimension as a width of codes can tell apart, or one more, then none is another's."""
@@ -354,6 +375,22 @@ def test_sums_past_64_bits() -> None:
     rollup = unpivoted(tables)
     [row] = [sums for (table, _, meter, _), sums in rollup.items() if (table, meter) == ("rollup_day", "a")]
     assert (row.quantity, row.amount) == (100 * (2**63 - 1), 100 * 2**63)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("at", range(7))
+def test_one_sum_past_64_bits_among_others(at: int, sign: int) -> None:
+    """Given an event of which one number alone, any of them, takes its sum past 64 bits, then it is counted once, and
+    so are those before and behind it."""
+    numbers = [[5] * 7, [7] * 7, [11] * 7]
+    numbers[0][at] = numbers[1][at] = 2**63 - 3
+    if at > 2:  # an amount
+        numbers[0][at], numbers[1][at] = sign * numbers[0][at], sign * numbers[1][at]
+    priced: list[Priced] = []
+    for number, (a, b, c, *amounts, requests) in enumerate(numbers):
+        event = plain_event(id=str(number), usage=[("a", a), ("b", b), ("c", c)])
+        priced.append((event, [*amounts], requests))
+    check(priced)
 
 
 def test_digests_wrap() -> None:

@@ -273,6 +273,7 @@ class Combiner:
         self._combiner = _combine.Combiner(name_hash(currency), name_hash("requests"), name_hash(""))
         self._meter_hashes: dict[str, bytes] = {}
         self._names: list[list[pa.StringArray]] = [[] for _ in DIMENSIONS]
+        self._known: dict[str, _Known] = {}
 
     def add(self, events: pa.RecordBatch, identity: Identity, amounts: Amounts, rows: Rows, count: int) -> None:
         """Adds the selected rows. Raises OverflowStop, MemoryError."""
@@ -281,8 +282,8 @@ class Combiner:
             return
         numbers = pa.array([self._meter_number(name) for name in usage.names.to_pylist()], pa.int32())
         columns = [events.column(name) for name in DIMENSIONS]
-        rooms = [[pa.allocate_buffer(4 * len(column.dictionary)) for _ in range(2)] for column in columns]
-        values = tuple(_dictionary(column, *room) for column, room in zip(columns, rooms, strict=True))
+        known = [self._known_of(name, column.dictionary) for name, column in zip(DIMENSIONS, columns, strict=True)]
+        values = tuple(_dictionary(column, room) for column, room in zip(columns, known, strict=True))
         try:
             new_counts = self._combiner.add(
                 count,
@@ -302,9 +303,17 @@ class Combiner:
             )
         except OverflowError as error:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
-        for names, column, (_, new), new_count in zip(self._names, columns, rooms, new_counts, strict=True):
+        for names, (dictionary, _, new), new_count in zip(self._names, known, new_counts, strict=True):
             if new_count:
-                names.append(column.dictionary.take(pa.Array.from_buffers(pa.uint32(), new_count, [None, new])))
+                names.append(dictionary.take(pa.Array.from_buffers(pa.uint32(), new_count, [None, new])))
+
+    def _known_of(self, name: str, dictionary: pa.StringArray) -> "_Known":
+        """What is known of a dictionary; nothing is looked up again where it is that of the batch before."""
+        known = self._known.get(name)
+        if known is None or not known.dictionary.equals(dictionary):
+            codes = pa.py_buffer(bytearray(b"\xff" * (4 * len(dictionary))))
+            known = self._known[name] = _Known(dictionary, codes, pa.allocate_buffer(4 * len(dictionary)))
+        return known
 
     def _meter_number(self, name: str) -> int:
         hashed = self._meter_hashes.get(name)
@@ -387,20 +396,24 @@ class Combiner:
         """The next block begins."""
         self._combiner.clear()
         self._names = [[] for _ in DIMENSIONS]
+        self._known = {}
 
 
-def _dictionary(column: pa.DictionaryArray, known: pa.Buffer, new: pa.Buffer) -> tuple[int, int, int, int, int, int]:
+class _Known(NamedTuple):
+    """A dictionary of a batch, and what the combine kernel knows of its values."""
+
+    dictionary: pa.StringArray
+    codes: pa.Buffer
+    """The block's int32 code of each; -1: not looked up yet."""
+    new: pa.Buffer
+    """uint32 places of those that the block had not met before the last batch."""
+
+
+def _dictionary(column: pa.DictionaryArray, known: _Known) -> tuple[int, int, int, int, int]:
     """What the combine kernel reads and fills of one dimension."""
-    strings = column.dictionary
+    strings = known.dictionary
     _, offsets, text = strings.buffers()
-    return (
-        _codes(column),
-        offsets.address + 4 * strings.offset,
-        _address(text),
-        len(strings),
-        known.address,
-        new.address,
-    )
+    return _codes(column), offsets.address + 4 * strings.offset, _address(text), known.codes.address, known.new.address
 
 
 # --- decode --------------------------------------------------------------------------------------------
