@@ -18,8 +18,12 @@ HERE = Path(__file__).parent
 APART = {"bench", "columnar_peers", "instructions", "report", "trillion"}
 """Runnable files that are no part of this: another runs them, or a target of their own."""
 
-QUESTIONS: dict[str, list[str]] = {"anomalies": ["", "--cost"], "recovery": ["cost", "restart"]}
-"""What the benchmarks are run with that answer two; all others answer one, without arguments."""
+QUESTIONS: dict[str, list[str]] = {
+    "anomalies": ["", "--cost"],
+    "recovery": ["cost", "restart"],
+    "scaling": ["workers", "keys", "ids", "customers"],
+}
+"""What the benchmarks are run with that answer several; all others answer one, without arguments."""
 
 SHORT: dict[str, str] = {
     "accuracy": "--events 300000 --kills 3 --outages 1",
@@ -27,7 +31,7 @@ SHORT: dict[str, str] = {
     "anomalies --cost": "--events 2000000",
     "columnar": "--events 3000000 --repeat 2",
     "dedup": "--ids 1000000 10000000",
-    "json_path": "--events 1000000",
+    "json_path": "--events 1000000 --repeat 2",
     "latency": "--seconds 20",
     "rating": "--events 1000000",
     "reconcile": "--events 1000000 --copies 2",
@@ -35,6 +39,10 @@ SHORT: dict[str, str] = {
     "recovery restart": "--fingerprints 20000000",
     "rerate": "--events 1000000",
     "rules": "--events 1000000 --repeat 3",
+    "scaling workers": "--events 10000000 --repeat 1",
+    "scaling keys": "--repeat 1",
+    "scaling ids": "--repeat 1",
+    "scaling customers": "--repeat 1",
     "watching": "--events 2000000 --repeat 3",
 }
 """What they are given unless --full."""

@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from figures import PEERS, Chart, Figure, Look, keep, parser
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -68,13 +69,22 @@ MILLIONS_A_SECOND_MIN = 5
 """Of the dense workload, where nothing else runs."""
 
 
-def write_events(path: Path, events: int, minutes: int, *, customers: int = CUSTOMERS, live_keys: int = 0) -> None:
+def write_events(
+    path: Path,
+    events: int,
+    minutes: int,
+    *,
+    customers: int = CUSTOMERS,
+    live_keys: int = 0,
+    weights: NDArray[np.float64] | None = None,
+) -> None:
     """The workload as one Parquet file of row groups of a million; the same bytes for the same arguments.
 
     With `live_keys` there are no more combinations of dimensions than that, each customer having the same number.
+    `weights` are of customers, how likely each is; None: Zipf's.
     """
     random = np.random.default_rng(7)
-    shares = np.cumsum(1 / np.arange(1, customers + 1) ** 1.3)
+    shares = np.cumsum(1 / np.arange(1, customers + 1) ** 1.3 if weights is None else weights)
     own = {name: random.integers(0, count, (customers, live_keys // customers)) for name, count in DIMENSIONS.items()}
     names = {"customer": [f"customer-{n:05d}" for n in range(customers)]}
     names |= {name: [f"{name}-{n:02d}" for n in range(count)] for name, count in DIMENSIONS.items()}

@@ -177,9 +177,10 @@ def charts_of(found: dict[str, dict[str, dict[str, float]]]) -> list[Chart]:
     def values(what: str) -> dict[str, dict[str, float]]:
         return {name: {size: one[what] for size, one in sizes.items()} for name, sizes in found.items()}
 
+    ns, memory, of = values("ns"), values("bytes"), "ids known"
     return [
-        Chart(SCALING, Look.BARS, "deduplication, by ids known", "ns an event", values("ns"), log=True),
-        Chart(MEMORY, Look.BARS, "an id, by ids known", "bytes", values("bytes")),
+        Chart(SCALING, Look.LINES, "deduplication alone", "ns an event", ns, of, log=True, log_values=True),
+        Chart(MEMORY, Look.LINES, "memory of an id", "bytes", memory, of, log=True),
     ]
 
 

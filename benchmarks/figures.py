@@ -83,6 +83,8 @@ class Chart:
     """What the labels are, where they are numbers."""
     log: bool = False
     """Whether that axis is logarithmic; of bars, that of the values."""
+    log_values: bool = False
+    """Whether the axis of the values is too, of lines."""
 
 
 @dataclass(frozen=True)

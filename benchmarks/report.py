@@ -87,11 +87,20 @@ def _lines(axes: Axes, chart: Chart) -> None:
     for n, (series, values) in enumerate(chart.values.items()):
         across = [float(label) for label in values]
         axes.plot(across, list(values.values()), marker="o", label=series, color=COLOURS[n % len(COLOURS)])
-    axes.set_ylim(bottom=0)
+    if chart.log_values:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_ylabel(chart.unit)
     axes.set_xlabel(chart.across)
     if chart.log:
         axes.set_xscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.grid(axis="y", color="#eee")
+    axes.set_axisbelow(True)
+    # Only what was measured stands below the axis: two workers are two, and not 1.25.
+    axes.set_xticks(sorted({float(label) for values in chart.values.values() for label in values}), minor=False)
+    axes.set_xticks([], minor=True)
 
 
 def _steps(axes: Axes, chart: Chart) -> None:

@@ -221,12 +221,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if "Content-Length" in self.headers:
             return self._read(int(self.headers["Content-Length"]))
-        body, size = b"", 1
+        body, size = bytearray(), 1
         while size and self.headers.get("Transfer-Encoding") == "chunked":
             size = int(self.rfile.readline() or self._read(1), 16)
             body += self._read(size)
             self.rfile.readline()
-        return body
+        return bytes(body)
 
     def _read(self, size: int) -> bytes:
         """So many bytes; a client that hangs up before has said nothing."""
