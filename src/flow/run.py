@@ -25,7 +25,7 @@ from .faults import point
 from .job import Job, dataflow
 from .metrics.observed import observed
 from .prices.book import PriceBook, load_price_book
-from .reconcile.in_job import Reconciler
+from .reconcile.in_job import Reconciler, refuse_two_embedded
 from .rules.book import RuleBook
 from .sinks.publisher import Publisher
 from .state.directory import Lineage, StateDirectory
@@ -86,6 +86,7 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
 
     Raises ConfigError, RefusedStart, TakenOver, SourceError, StateError, StoreError, OverflowStop, BalanceError.
     """
+    refuse_two_embedded(config)
     book = load_price_book(config.prices, config.limits.quantity_max)
     with StateDirectory(config.state_dir) as directory:
         claim = prepare(config, directory, book.currency)

@@ -263,3 +263,14 @@ def test_a_job_holds_its_store_against_a_second_source(pipeline: Pipeline, caplo
     ]
     assert len(json.loads(rows[0][6])["minutes"]) == 3
     assert "no such file" in json.loads(rows[2][6])["error"]
+
+
+def test_a_job_is_not_held_against_a_second_embedded_store(pipeline: Pipeline) -> None:
+    pipeline.write("events.ndjson", EVENTS)
+    state = pipeline.config().state_dir
+    other = pipeline.folder / "other.yaml"
+    other.write_text(pipeline.config_path.read_text().replace("chdb:store", "chdb:other"))
+    for against in (str(other), f"chdb://{pipeline.folder}/other"):
+        with pytest.raises(ConfigError, match=r"is an embedded store .*/other\), as the job's own is"):
+            pipeline.run(reconcile={"against": against, "every": "1h", "back": "60d"})
+    assert not any(state.iterdir())

@@ -15,9 +15,10 @@ from enum import StrEnum
 from typing import Any
 
 from ..config import Config, Reconcile
-from ..errors import TallyflowError
+from ..errors import ConfigError, TallyflowError
 from ..store import connect
 from .asked import Scope
+from .others import named_store
 from .reconciling import Asked, reconcile
 from .report import Reconciliation, as_json
 from .variance import percent
@@ -51,6 +52,22 @@ class Told:
     verdict: Verdict
     differing: int
     """Minutes of customers, or buckets of a report."""
+
+
+def refuse_two_embedded(config: Config) -> None:
+    """A process can have one embedded store open, so that a job with such a store cannot be held against another one.
+
+    Raises ConfigError, also if the config of the other one is not valid.
+    """
+    if config.reconcile is None or config.store.kind != "chdb":
+        return
+    against = config.reconcile.against[0]
+    other = named_store(against)
+    if other is not None and other.kind == "chdb":
+        raise ConfigError(
+            f"reconcile.against: {against} is an embedded store ({other.url}), as the job's own is, and a process can "
+            "have one of them open; compare the two with `tallyflow reconcile`, or here with its event files"
+        )
 
 
 class _Stopping(Exception):

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..config import Config, load_config, parse_store
+from ..config import Config, Store, load_config, parse_store
 from ..errors import ConfigError
 from ..prices.book import load_price_book
 from ..schema import STANDARD_METERS
@@ -51,6 +51,13 @@ def usage_report(against: Sequence[str], mapping: Path | None) -> UsageReport | 
         raise ConfigError(f"--against {', '.join(against)}: files of several kinds; compare with one at a time")
     read = read_mapping(mapping) if mapping is not None else ReportMapping()
     return read_csv(paths, read) if csv[0] else read_pages(paths, read)
+
+
+def named_store(against: str) -> Store | None:
+    """The store that is named by itself or by a pipeline's config; None: other things are. Raises ConfigError."""
+    if against.startswith(_STORES):
+        return parse_store(against, Path.cwd())
+    return load_config(Path(against)).store if against.endswith(_CONFIGS) else None
 
 
 def _store_side(against: str, names: Names) -> StoreSide:
