@@ -90,7 +90,7 @@ def _lines(axes: Axes, chart: Chart) -> None:
     if chart.log_values:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(value for values in chart.values.values() for value in values.values()))
     axes.set_ylabel(chart.unit)
     axes.set_xlabel(chart.across)
     if chart.log:
