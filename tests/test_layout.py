@@ -67,8 +67,8 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors faults schema yaml_nodes config prices state kernels steps store sinks run verify",
         "numpy pyarrow",
     ),
-    "quarantine": ("errors faults schema config prices state rules steps store job", "pyarrow"),
-    "amending": ("errors faults schema config prices state kernels steps store job", "numpy pyarrow"),
+    "quarantine": ("errors faults schema config prices state rules steps store sinks job", "pyarrow"),
+    "amending": ("errors faults schema config prices state kernels steps store sinks job", "numpy pyarrow"),
     "cli": (
         "errors schema rounding adapters "
         "config logs anomalies prices plans state generate traces kernels rules steps sources store statements metrics "

@@ -30,24 +30,16 @@ SOURCES = 3
 EPOCH = timedelta(milliseconds=2)
 
 _READ = """
-import glob, pickle, sqlite3, sys
-paths = sorted(glob.glob(sys.argv[1] + "/*.sqlite3"))
-stores = [sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, isolation_level=None) for path in paths]
-
-def rows(sql):
-    return [row for store in stores for row in store.execute(sql)]
+import sys
+from pathlib import Path
+from flow.state.recovered import last_snapshots
 
 for line in sys.stdin:
-    # What a restart would do: the newest execution goes on from the least frontier of its workers.
-    number, workers, began = max(rows("SELECT ex_num, worker_count, resume_epoch FROM exs"), default=(0, 0, 0))
-    reached = [frontier for ex, frontier in rows("SELECT ex_num, worker_frontier FROM fronts") if ex == number]
-    resume = min(reached) if workers and len(reached) == workers else began
-    found = {}
-    for step, key, epoch, change in sorted(rows("SELECT step_id, state_key, snap_epoch, ser_change FROM snaps")):
-        if epoch < resume and change is not None:
-            found[f"{step}/{key}"] = pickle.loads(change).decode()
+    last = {step: last_snapshots(Path(sys.argv[1]), step) for step in sys.argv[2:]}
+    found = {f"{step}/{key}": snapshot.decode() for step in last for key, snapshot in last[step].items()}
     print(repr(found), flush=True)
 """
+STEPS = ("watch.source", "watch.logic", "watch.sink")
 
 
 class Reader:
@@ -55,7 +47,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _READ, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _READ, str(folder), *STEPS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._lock = threading.Lock()
 

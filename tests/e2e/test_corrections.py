@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.oracle.ledger import file_batch
 from typer.testing import CliRunner
 
 from flow.amending.correcting import Asked as Wanted
-from flow.amending.correcting import EventNamed, correct
+from flow.amending.correcting import EventNamed, WindowNamed
+from flow.amending.correcting import correct as correct_config
 from flow.cli.app import make_app
 from flow.errors import ConfigError
 from flow.oracle.rollup import Rates, Rollup
@@ -23,7 +25,13 @@ from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Source, rerate
 from flow.run import open_store
 from flow.schema import DIMENSIONS
+from flow.sinks.committed import STEP
+from flow.sinks.writer import MANIFEST
+from flow.state.directory import StateDirectory
 from flow.state.inbox import Inbox
+from flow.state.ledger import LedgerWriter
+from flow.state.manifest import unseal
+from flow.state.recovered import last_snapshots
 from flow.statements.invoice import make_invoice, parse_period
 from flow.statements.render import as_json
 from flow.verify import verify
@@ -62,6 +70,9 @@ prices:
   - {model: thirds, meter: input_tokens, from: 2020-01-01T00:00:00Z, per: 7, price: "1"}
   - {meter: pages, from: 2020-01-01T00:00:00Z, per: 1, price: "0.02"}
 """
+
+
+NOW_US = 1_800_000_000_000_000
 
 
 def tiered(number: int, **usage: int) -> Event:
@@ -275,18 +286,21 @@ def test_a_log_agrees_only_with_them(corrected: Pipeline) -> None:
     assert {(one.kind, one.id) for one in without.events} == {(Kind.ONLY_HERE, said["id"]) for said in CORRECTIONS}
 
 
-def test_the_command_makes_one_of_what_the_ledger_says(pipeline: Pipeline) -> None:
+def test_the_command_makes_one_of_what_the_ledger_says(pipeline: Pipeline, tmp_path: Path) -> None:
     """Each in its turn: what is before includes the corrections so far, also those that no run has read yet."""
     pipeline.prices = PRICES
     pipeline.write("1.ndjson", EVENTS)
     pipeline.run(dedup={"horizon": "1h"})
     app, by = make_app(["correct", "sql"]), ["--author", "ana", "--reason", "ticket 7"]
 
+    said: list[str] = []  # on stderr
+
     def correct(*arguments: str, exit_code: int = 0) -> dict[str, Any]:
         done = CliRunner().invoke(
             app, ["correct", *arguments, *by, "-c", str(pipeline.config_path), "--format", "json"]
         )
         assert done.exit_code == exit_code, done.output
+        said.append(done.stderr)
         return json.loads(done.stdout) if not exit_code else {"error": done.exception}
 
     def of(n: int) -> list[str]:
@@ -309,7 +323,20 @@ def test_the_command_makes_one_of_what_the_ledger_says(pipeline: Pipeline) -> No
     assert "taken back already" in str(again)
     window = ["--window", "2026-03-01T12:00:00Z", "--customer", "yen", "--model", "thirds", "--project", "search"]
     window += ["--feature", "chat", "--region", "eu-west-1", "--service-tier", "standard"]
-    correct(*window, "--by", "input_tokens=-4")
+    assert correct(*window, "--by", "input_tokens=-4")["below_zero"] == []
+    too_much = ["--by", "input_tokens=-18", "--by", "pages=-1", "--by", "output_tokens=1", "--dry-run"]
+    assert correct(*window, *too_much)["below_zero"] == [
+        {"meter": "input_tokens", "has": "10", "would_have": "-8"},
+        {"meter": "pages", "has": "0", "would_have": "-1"},
+    ]
+    of_month = ["--window", "2026-03-01T00:00:00Z", "--grain", "month", *window[2:], *too_much]
+    assert correct(*of_month)["below_zero"][0] == {"meter": "input_tokens", "has": "17", "would_have": "-1"}
+    assert "has 17 input_tokens of these dimensions and would have -1" in said.pop()
+    config = pipeline.config()
+    elsewhere = config.model_copy(update={"store": config.store.model_copy(update={"path": tmp_path / "nowhere"})})
+    asked = Wanted(WindowNamed(NOW_US, "minute", {"customer": "c"}), {}, {"pages": -1}, False, "ana", "ticket 8")
+    outcome = correct_config(elsewhere, asked, NOW_US, dry=True)
+    assert (outcome.below_zero, "nowhere" in outcome.not_looked_up) == ([], True)
     correct(*of(4), "--by", "input_tokens=5", "--by", "odd_units=-3")
     pipeline.write("2.ndjson", [event(99, "2026-03-09T00:00:00Z", usage={"pages": 0})])  # all of them are late now
     assert pipeline.run().balance == balance(accepted=13)
@@ -321,10 +348,36 @@ def test_the_command_makes_one_of_what_the_ledger_says(pipeline: Pipeline) -> No
     )
 
 
+def test_what_a_crash_would_take_back_is_not_corrected(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """given a job that has appended an epoch to the ledger, whole, and has not committed it
+    when events are corrected
+    then those that are committed can be, and of those of that epoch nothing is known yet"""
+    pipeline.prices = PRICES
+    pipeline.write("1.ndjson", EVENTS[:2])
+    monkeypatch.setattr(LedgerWriter, "seal", lambda self, *, everything=False: None)
+    pipeline.run(shards=1)
+    state = StateDirectory(pipeline.folder / "state")
+    ((name, snapshot),) = last_snapshots(state.recovery, STEP).items()
+    manifest = unseal(snapshot, MANIFEST, name)
+    writer = LedgerWriter(pipeline.folder / "ledger", manifest["lineage"], name)
+    writer.resume(manifest["ledger"])
+    usage = list(EVENTS[2]["usage"].items())
+    writer.append(file_batch([EVENTS[2] | {"usage": usage, "source_position": "events/2.ndjson:0"}]))
+    writer.snapshot(0)
+
+    def corrected(event: Event) -> Any:
+        asked = Wanted(EventNamed(event["source"], event["id"]), {}, {}, True, "ana", "sent by a test")
+        return correct_config(pipeline.config(), asked, NOW_US, dry=True).event["corrects"]["usage"]
+
+    assert [corrected(one) for one in EVENTS[:2]] == [one["usage"] for one in EVENTS[:2]]
+    with pytest.raises(ConfigError, match="or not yet"):
+        corrected(EVENTS[2])
+
+
 def test_the_command_says_all_that_is_missing(pipeline: Pipeline) -> None:
     asked = Wanted(EventNamed("s", "1"), {}, {}, False, "", " ")
     with pytest.raises(ConfigError) as refused:
-        correct(pipeline.config(), asked, 0)
+        correct_config(pipeline.config(), asked, 0)
     assert refused.value.errors == [
         "--author: is missing",
         "--reason: is missing",

@@ -20,6 +20,7 @@ from flow.errors import ConfigError, EventError
 from flow.job import event_limits
 from flow.quarantine import redriving
 from flow.quarantine.payload import Gate
+from flow.sinks.committed import committed_by
 from flow.sources import inbox as inbox_source
 from flow.state.directory import StateDirectory
 from flow.state.inbox import Inbox, kind_of
@@ -140,8 +141,11 @@ class Commands:
             def book(*_: object) -> Any:
                 return self._world.workload.book
 
-            put(correcting, load_price_book=book)
-            put(resolving, load_price_book=book)
+            def committed(_: StateDirectory) -> Mapping[str, int]:
+                return committed_by(self._world.recovery.of("outbox"))
+
+            put(correcting, load_price_book=book, committed_ledger=committed, _below_zero=lambda *_: ([], ""))
+            put(resolving, load_price_book=book, committed_ledger=committed)
             put(resolving, late_events=lambda *asked: _waiting(store.rows, asked[-1]))
             put(resolving, billed_payloads=lambda _, ids: _billed(store.rows, ids))
             put(redriving, time=SimpleNamespace(time_ns=lambda: self._world.now_us * 1000))

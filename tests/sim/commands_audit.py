@@ -25,7 +25,7 @@ def check_commands(world: "World", expected: Expected) -> Problems:
     yield from _check_said(world)
     yield from _check_redrives(world)
     yield from _check_resolutions(world, expected)
-    yield from _check_corrections(world)
+    yield from _check_corrections(world, expected)
 
 
 def _check_said(world: "World") -> Problems:
@@ -68,7 +68,6 @@ def _check_resolutions(world: "World", expected: Expected) -> Problems:
     told = Counter((row["seen_at"], row["source_position"]) for row in rows)
     yield from (f"late_resolutions has {key} {count} times" for key, count in told.items() if count > 1)
     accepted = {(event.source, event.id) for _, event in expected.accepted}
-    waiting = {events[key] for key in events.keys() - told.keys()}
     found: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         identity = row["source"], row["id"]
@@ -76,8 +75,7 @@ def _check_resolutions(world: "World", expected: Expected) -> Problems:
             yield f"late_resolutions: {row} is of no late event"
         if row["decision"] == resolving.BILLED:
             found[row["file"], *identity] += 1
-        elif identity not in accepted | waiting:
-            # What it was held against came again and was late itself, if its epoch was not committed; else it counts.
+        elif identity not in accepted:
             yield f"late_resolutions: {identity} is called {row['decision']}, and was never counted"
     there = Counter(
         (_file(line), line.event.source, line.event.id)
@@ -87,7 +85,7 @@ def _check_resolutions(world: "World", expected: Expected) -> Problems:
     yield from (f"late_resolutions: wrong or missing: {key}" for key in (found - there) + (there - found))
 
 
-def _check_corrections(world: "World") -> Problems:
+def _check_corrections(world: "World", expected: Expected) -> Problems:
     """Each correction that somebody asked for is one event, of what was asked for, on top of those before it."""
     commands = sorted(
         (command for command in world.commands.all if command.kind == "correct" and command.file),
@@ -95,7 +93,7 @@ def _check_corrections(world: "World") -> Problems:
     )
     files = {name for name in world.commands.inbox.names() if kind_of(name) == CORRECTION}
     yield from (f"nobody asked for {name}" for name in files - {command.file for command in commands})
-    usage: dict[str, dict[str, int]] = {}
+    usage = _Usage(expected)
     for command in commands:
         (line,) = world.commands.lines(str(command.file))
         assert command.asked is not None and line.event is not None  # its kind says so
@@ -103,7 +101,24 @@ def _check_corrections(world: "World") -> Problems:
         yield from _check_told(world, command, line.event)
 
 
-def _of_correction(event: Event, asked: correcting.Asked, usage: dict[str, dict[str, int]]) -> Problems:
+class _Usage:
+    """What the events that commands have corrected say now."""
+
+    def __init__(self, expected: Expected) -> None:
+        self._expected = expected
+        self._now: dict[tuple[str, str], dict[str, int]] = {}
+
+    def before(self, named: correcting.EventNamed, said: dict[str, int]) -> dict[str, int]:
+        """That of an event; `said`: what a correction of it takes for that, if two of this identity were counted."""
+        identity = named.source, named.id
+        if identity not in self._now:
+            events = [event for _, event in self._expected.accepted if (event.source, event.id) == identity]
+            counted = [dict(event.usage) for event in events if event.kind != CORRECTION]
+            self._now[identity] = said if said in counted else dict(next(iter(counted), {}))
+        return self._now[identity]
+
+
+def _of_correction(event: Event, asked: correcting.Asked, usage: _Usage) -> Problems:
     said, change = json.loads(event.amends), dict(event.usage)
     if (said["author"], said["reason"]) != (asked.author, asked.reason):
         yield f"it says {said}"
@@ -113,8 +128,8 @@ def _of_correction(event: Event, asked: correcting.Asked, usage: dict[str, dict[
         if (microseconds(start[0]), start[1]) != (named.start_us, named.grain) or change != asked.by:
             yield f"it corrects {start} by {change}"
         return
-    dims, original, _ = spelt(named.id)
-    before = usage.setdefault(named.id, dict(original))
+    dims, _, _ = spelt(named.id)
+    before = usage.before(named, dict(said["corrects"]["usage"]))
     if asked.void:
         wanted = {**{meter: -quantity for meter, quantity in before.items() if quantity}, REQUESTS: -1}
     else:

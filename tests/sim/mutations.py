@@ -112,14 +112,14 @@ def block_number_used_again(world: World) -> Iterator[None]:
 @_mutation("blocks of uncommitted epochs are cut again after a restart; what they held comes twice")
 def uncommitted_blocks_kept(world: World) -> Iterator[None]:
     resume = Outbox.resume
-    with patch.object(Outbox, "resume", lambda self, last: resume(self, 10**9)):
+    with patch.object(Outbox, "resume", lambda self, last, in_store: resume(self, 10**9, in_store)):
         yield
 
 
 @_mutation("a frozen block that is not published again after a restart is lost")
 def frozen_blocks_dropped(world: World) -> Iterator[None]:
     resume = Outbox.resume
-    with patch.object(Outbox, "resume", lambda self, last: resume(self, None)):
+    with patch.object(Outbox, "resume", lambda self, last, in_store: resume(self, None, in_store)):
         yield
 
 
@@ -441,4 +441,29 @@ def correction_known_by_its_usage(world: World) -> Iterator[None]:
 @_mutation("a second correction of an event comes on top of the first", commands=6, ledger_file_bytes=4_000, events=12)
 def corrections_before_forgotten(world: World) -> Iterator[None]:
     with patch.object(flow.amending.correcting, "_corrections_of", lambda *_: iter(())):
+        yield
+
+
+@_mutation(
+    "a command must not believe what a crash may take back: another event of the same identity may come first then",
+    commands=8,
+    conflicting=1.0,
+    bad=0.0,
+    late=0.0,
+    corrections=0.0,
+    crash_step=0.05,
+    partitions=4,
+    ledger_file_bytes=4_000,
+    events=12,
+)
+def uncommitted_events_corrected(world: World) -> Iterator[None]:
+    def all_of_it(folder: Path) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in flow.state.ledger.unsealed_files(folder)}
+
+    find = flow.amending.correcting.find_events
+    with patch.object(
+        flow.amending.correcting,
+        "find_events",
+        lambda folder, lineage, expected, _: find(folder, lineage, expected, all_of_it(folder)),
+    ):
         yield

@@ -291,6 +291,8 @@ class Process:
                     snapshots[step, shard] = asked[shard].snapshot()
                     if self._rng.random() < 0.1:
                         self._publish()
+                    if self._world.commands.waiting and self._rng.random() < 0.2:
+                        self._world.command()  # which finds what is appended, and not committed
         self._awake.clear()
         log, self._log = self._log, defaultdict(list)
         self._world.commit(snapshots, log)

@@ -13,6 +13,7 @@ def test_the_simulator_finds(mutation: Mutation) -> None:
     for seed in range(SEEDS_MAX):
         try:
             simulate(seed, broken=mutation.broken, given=mutation.given)
-        except SimulationFailed:
+        except SimulationFailed as failed:
+            assert not isinstance(failed.__cause__, TypeError | AttributeError), f"it breaks itself: {failed.__cause__}"
             return
     pytest.fail(f"{mutation.name}: {SEEDS_MAX} seeds passed, though {mutation.why}")

@@ -104,7 +104,7 @@ class Workload:
     mended: dict[bytes, Event]
     """The event of which a rejected line was made."""
     settled: tuple[Event, ...]
-    """Events that nothing conflicts with and no line corrects: a command may say what they are to be."""
+    """Events that no line corrects: a command may say what they are to be."""
     book: PriceBook
 
 
@@ -179,7 +179,6 @@ class _Deliveries:
             if rng.random() < options.conflicting:
                 usage = ((event.usage[0][0], event.usage[0][1] + CONFLICT_ADDS), *event.usage[1:])
                 yield when + rng.gauss(0, 1) * 10, _good(rng, replace(event, usage=usage))
-                settled = False
             if rng.random() < options.corrections:
                 yield from self._corrections(when, index, event)
                 settled = False

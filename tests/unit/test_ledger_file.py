@@ -124,7 +124,7 @@ def test_columns_that_few_events_need_come_and_stay(writer: LedgerWriter, tmp_pa
             writer.append(file_batch(rows[at : at + 2]))
         writer.snapshot(NOW_US)
     (path,) = unsealed_files(tmp_path / "ledger")
-    assert shown(list(unsealed_rows(path))) == rows
+    assert shown(list(unsealed_rows(path, path.stat().st_size))) == rows
     writer.seal(everything=True)
     assert sealed_rows(tmp_path / "ledger") == rows
 
@@ -171,7 +171,7 @@ def test_a_sealed_file_of_an_older_version_is_read(tmp_path: Path) -> None:
         (batch,) = file.batches(100, ["usage", "id"], where=lambda batch: pa.compute.equal(batch["id"], rows[7]["id"]))
         assert (batch.schema.names, batch.num_rows) == (["id", "usage"], 1)
     wanted = {(row["source"], row["id"]): row["time"] for row in rows}
-    found = find_events(tmp_path, LINEAGE, wanted)
+    found = find_events(tmp_path, LINEAGE, wanted, {})
     assert {(one.id, one.source_position, one.amends or None) for one in found.values()} == {
         (row["id"], row["source_position"], row["amends"]) for row in rows
     }

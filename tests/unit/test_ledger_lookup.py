@@ -1,5 +1,6 @@
 """Accepted events are found by their identity, in every file of a ledger, and nobody else's are."""
 
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +13,9 @@ from tests.oracle.ledger import file_batch
 from flow.errors import StateError
 from flow.schema import DIMENSIONS
 from flow.state import ledger, ledger_lookup
-from flow.state.ledger import LedgerWriter
-from flow.state.ledger_lookup import find_events
+from flow.state.ledger import LedgerWriter, unsealed_files
+from flow.state.ledger_lookup import EventIdentity, LedgerEvent
+from flow.state.ledger_lookup import find_events as find_committed
 
 START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 DAY_US = 86_400_000_000
@@ -35,6 +37,14 @@ def row(number: int, source: str = "gateway") -> dict[str, object]:
 def append(writer: LedgerWriter, numbers: range, source: str = "gateway") -> None:
     writer.append(file_batch([row(number, source) for number in numbers]))
     writer.snapshot(START_US)
+
+
+def find_events(
+    folder: Path, lineage: str, expected_us: Mapping[EventIdentity, int]
+) -> Mapping[EventIdentity, LedgerEvent]:
+    """Where all that open files have is committed."""
+    lengths = {path.name: path.stat().st_size for path in unsealed_files(folder)}
+    return find_committed(folder, lineage, expected_us, lengths)
 
 
 @pytest.fixture
@@ -100,13 +110,22 @@ def test_nothing_more_is_read_than_has_to_be(folder: Path, monkeypatch: pytest.M
     assert find_events(folder, "ours", {}) == {}
 
 
-def test_an_epoch_that_is_being_written_is_not_there_yet(folder: Path) -> None:
+def test_what_is_not_committed_is_not_there_yet(folder: Path) -> None:
+    """given an open file with an epoch, one behind it that is whole too, and one that is being written
+    when only the first is committed, or nothing of the file
+    then no more of it is found"""
     path = folder / "open" / "ours-shard-001-000002.pieces"
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:-100])
-    assert len(find_events(folder, "ours", expected(*range(EVENTS)))) == EVENTS
-    path.write_bytes(b"")
-    assert len(find_events(folder, "ours", expected(*range(EVENTS)))) == EVENTS - 10
+    first = path.read_bytes()
+    writer = LedgerWriter(folder, "ours", "shard-001")
+    manifest = {"number": 2, "length": len(first), "crc32": zlib.crc32(first), "opened_us": START_US}
+    writer.resume({"next": 3, "files": [manifest]})
+    append(writer, range(EVENTS, EVENTS + 5))
+    path.write_bytes(path.read_bytes() + first[:-100])
+    committed = {other.name: other.stat().st_size for other in unsealed_files(folder)} | {path.name: len(first)}
+    found = find_committed(folder, "ours", expected(*range(EVENTS + 5)), committed)
+    assert set(found) == set(expected(*range(EVENTS)))
+    del committed[path.name]
+    assert len(find_committed(folder, "ours", expected(*range(EVENTS + 5)), committed)) == EVENTS - 10
 
 
 def test_a_damaged_file_is_named(folder: Path) -> None:

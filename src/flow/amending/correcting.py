@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..config import Config
-from ..errors import ConfigError, RefusedStart, StateError
+from ..errors import ConfigError, RefusedStart, StateError, StoreError
 from ..prices.book import load_price_book
 from ..prices.values import instant_text
 from ..schema import DIMENSIONS, REQUESTS
+from ..sinks.committed import committed_ledger
 from ..state.directory import StateDirectory
 from ..state.inbox import Inbox, kind_of
 from ..state.ledger import ledger_files, unsealed_files, unsealed_rows
@@ -26,6 +27,8 @@ from ..state.ledger_file import LedgerFile
 from ..state.ledger_lookup import BATCH_ROWS, LedgerEvent, find_events
 from ..steps.amend import CORRECTION, Change, canonical
 from ..steps.decode_json import CORRECTION_TYPE
+from ..store import check_schema, connect
+from ..store.queries.window_usage import window_usage
 from .effect import changes
 
 SOURCE = "tallyflow correct"
@@ -71,6 +74,16 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class BelowZero:
+    """A meter of which a window has less than a correction takes away."""
+
+    meter: str
+    has: int
+    """What is published of the window, for just these dimensions."""
+    would_have: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What was, or would be, done."""
 
@@ -82,6 +95,9 @@ class Outcome:
     """In the inbox; None after a dry run."""
     there_before: bool
     """Whether the same was asked for before."""
+    below_zero: list[BelowZero]
+    not_looked_up: str
+    """Why the store did not tell what the window has; "" if it did, or was not asked."""
 
 
 def correct(config: Config, asked: Asked, now_us: int, *, dry: bool = False) -> Outcome:
@@ -107,9 +123,27 @@ def correct(config: Config, asked: Asked, now_us: int, *, dry: bool = False) -> 
     line = f"{json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n".encode()
     found = changes(config, book, line, now_us)
     there_before = file is not None
+    below_zero, not_looked_up = _below_zero(config, asked) if not there_before else ([], "")
     if not dry:
         file = inbox.put(CORRECTION, line, id_)
-    return Outcome(event, found, book.currency, file, there_before)
+    return Outcome(event, found, book.currency, file, there_before, below_zero, not_looked_up)
+
+
+def _below_zero(config: Config, asked: Asked) -> tuple[list[BelowZero], str]:
+    """The meters of a window that a correction takes below 0; and, if the store does not tell, why. An event needs no
+    look at the store: a run rejects what would take it below 0."""
+    taken = {meter: quantity for meter, quantity in asked.by.items() if quantity < 0}
+    named = asked.named
+    if isinstance(named, EventNamed) or not taken:
+        return [], ""
+    try:
+        with connect(config.store, readonly=True) as client:
+            check_schema(client)
+            has = window_usage(client, named.start_us // 1_000_000, named.grain, named.dimensions)
+    except StoreError as error:
+        return [], str(error)
+    would_have = {meter: has.get(meter, 0) + quantity for meter, quantity in taken.items()}
+    return [BelowZero(meter, has.get(meter, 0), left) for meter, left in would_have.items() if left < 0], ""
 
 
 def _derived_id(asked: Asked) -> str:
@@ -143,12 +177,16 @@ def _of_window(asked: Asked, named: WindowNamed) -> dict[str, Any]:
 def _of_event(config: Config, lineage: str, asked: Asked, named: EventNamed, inbox: Inbox) -> dict[str, Any]:
     if config.ledger is None:
         raise ConfigError("--event: this config keeps no ledger to look it up in; correct its window (--window)")
-    original = find_events(config.ledger, lineage, {(named.source, named.id): 0}).get((named.source, named.id))
+    committed, identity = committed_ledger(StateDirectory(config.state_dir)), (named.source, named.id)
+    original = find_events(config.ledger, lineage, {identity: 0}, committed).get(identity)
     if original is None:
-        raise ConfigError(f"--event: the ledger has no event {named.id!r} of source {named.source!r}")
+        raise ConfigError(
+            f"--event: the ledger has no event {named.id!r} of source {named.source!r}, or not yet: what has just come "
+            "counts once its epoch is committed, a few seconds later"
+        )
     if original.amends and json.loads(original.amends)["kind"] == CORRECTION:
         raise ConfigError(f"--event: {named.id!r} is a correction itself; correct the event that it names")
-    before = _usage_now(original, _corrections_of(config.ledger, lineage, inbox, named))
+    before = _usage_now(original, _corrections_of(config.ledger, lineage, inbox, named, committed))
     change = _change(asked, before)
     corrects = {"source": named.source, "id": named.id, "usage": before}
     return _event(asked, original.event_time_us, original.dimensions, change) | {"corrects": corrects}
@@ -180,10 +218,12 @@ def _change(asked: Asked, before: Mapping[str, int]) -> dict[str, int]:
 # ---- Corrections so far -------------------------------------------------------------------------------------------
 
 
-def _corrections_of(ledger: Path, lineage: str, inbox: Inbox, named: EventNamed) -> Iterator[dict[str, int]]:
+def _corrections_of(
+    ledger: Path, lineage: str, inbox: Inbox, named: EventNamed, committed: Mapping[str, int]
+) -> Iterator[dict[str, int]]:
     """The differences of each correction of an event, accepted or still waiting in the inbox."""
     seen = set()
-    for source, id_, corrects, change in (*_in_inbox(inbox), *_in_ledger(ledger, lineage)):
+    for source, id_, corrects, change in (*_in_inbox(inbox), *_in_ledger(ledger, lineage, committed)):
         if (corrects.get("source", ""), corrects.get("id")) == (named.source, named.id) and (source, id_) not in seen:
             seen.add((source, id_))
             yield change
@@ -200,12 +240,13 @@ def _in_inbox(inbox: Inbox) -> Iterator[_Found]:
                 yield event["source"], event["id"], event["corrects"], event["usage"]
 
 
-def _in_ledger(folder: Path, lineage: str) -> Iterator[_Found]:
+def _in_ledger(folder: Path, lineage: str, committed: Mapping[str, int]) -> Iterator[_Found]:
     """Files that have no corrections have no column for them, and cost one look at their footer."""
     try:
         for path in (*unsealed_files(folder), *ledger_files(folder)):
             if path.name.startswith(f"{lineage}-"):
-                for batch in unsealed_rows(path) if path.parent.name == "open" else _sealed(path):
+                unsealed = path.parent.name == "open"
+                for batch in unsealed_rows(path, committed.get(path.name, 0)) if unsealed else _sealed(path):
                     yield from _rows(batch)
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error

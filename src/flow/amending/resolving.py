@@ -23,6 +23,7 @@ from ..errors import ConfigError, RefusedStart
 from ..faults import point
 from ..prices.book import load_price_book
 from ..schema import DIMENSIONS
+from ..sinks.committed import committed_ledger
 from ..state.directory import Lineage, StateDirectory
 from ..state.files import delete, locked, make_folder, write_whole
 from ..state.inbox import Inbox
@@ -147,7 +148,8 @@ class _Resolver:
         known = {identity: _said(json.loads(payload)) for identity, payload in billed.items()}
         if self._config.ledger is not None:
             expected = {(event.source, event.id): event.event_time_us for event in waiting}
-            found = find_events(self._config.ledger, self._lineage.id, expected)
+            committed = committed_ledger(StateDirectory(self._config.state_dir))
+            found = find_events(self._config.ledger, self._lineage.id, expected, committed)
             known |= {identity: _counted(event) for identity, event in found.items()}
         return known
 

@@ -63,6 +63,7 @@ def correct(
         _named(event, window, grain, dimensions), _quantities("--to", to), _quantities("--by", by), void, author, reason
     )
     outcome = correct_config(load_config(config), asked, time.time_ns() // 1000, dry=dry)
+    _warn(outcome)
     if format_ is Format.JSON:
         typer.echo(json.dumps(_plain(outcome), ensure_ascii=False, indent=2))
     else:
@@ -131,7 +132,23 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         "changes": [plain_effect(effect) for effect in added_up(outcome.changes, MINUTE_S)],
         "file": outcome.file,
         "there_before": outcome.there_before,
+        "below_zero": [
+            {"meter": one.meter, "has": str(one.has), "would_have": str(one.would_have)} for one in outcome.below_zero
+        ]
+        if not outcome.not_looked_up
+        else None,
     }
+
+
+def _warn(outcome: Outcome) -> None:
+    for one in outcome.below_zero:
+        typer.echo(
+            f"correct: the window has {one.has} {one.meter} of these dimensions and would have {one.would_have}; are "
+            "they, and the window, the right ones?",
+            err=True,
+        )
+    if outcome.not_looked_up:
+        typer.echo(f"correct: not looked up whether the window goes below 0: {outcome.not_looked_up}", err=True)
 
 
 def _print(outcome: Outcome, console: Console) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import Config
 from ..prices.values import instant_text
+from ..sinks.committed import committed_ledger
 from ..state.directory import StateDirectory
 from ..state.ledger_lookup import LedgerEvent, find_events
 from ..steps.amend import canonical
@@ -69,10 +70,12 @@ def by_source(client: StoreClient, config: Config, filter: Filter, limit: int) -
 
 
 def _counted(config: Config, events: Sequence[Conflicting]) -> Mapping[tuple[str, str], LedgerEvent]:
-    lineage = StateDirectory(config.state_dir).existing_lineage()
+    directory = StateDirectory(config.state_dir)
+    lineage = directory.existing_lineage()
     if config.ledger is None or lineage is None:
         return {}
-    return find_events(config.ledger, lineage.id, {(event.source, event.id): event.event_time_us for event in events})
+    expected_us = {(event.source, event.id): event.event_time_us for event in events}
+    return find_events(config.ledger, lineage.id, expected_us, committed_ledger(directory))
 
 
 def _compared(event: Conflicting, counted: LedgerEvent | None) -> Conflict:

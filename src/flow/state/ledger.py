@@ -100,7 +100,7 @@ class LedgerWriter:
         self._next = 1
 
     def path(self, number: int) -> Path:
-        return self._open / f"{self._lineage}-{self._writer}-{number:06d}.pieces"
+        return self._open / open_name(self._lineage, self._writer, number)
 
     def sealed_path(self, file: OpenFile) -> Path:
         hour = datetime.fromtimestamp(file.opened_us // 1_000_000, UTC)
@@ -307,13 +307,18 @@ def unsealed_files(folder: Path) -> list[Path]:
     return sorted((folder / "open").glob("*.pieces"))
 
 
-def unsealed_rows(path: Path) -> Iterator[pa.RecordBatch]:
-    """LEDGER_AMENDED of an open file, up to the epoch that is being written; nothing if it was sealed meanwhile.
+def open_name(lineage: str, writer: str, number: int) -> str:
+    """The name of an open file."""
+    return f"{lineage}-{writer}-{number:06d}.pieces"
+
+
+def unsealed_rows(path: Path, length: int) -> Iterator[pa.RecordBatch]:
+    """LEDGER_AMENDED of the first `length` bytes of an open file; nothing if it was sealed meanwhile.
 
     Raises StateError, OSError, ArrowException.
     """
     try:
-        for footer in footers(path):
+        for footer in footers(path, length):
             yield from (as_ledger(batch) for table in rows(path, footer) for batch in table.to_batches())
     except FileNotFoundError:
         return

@@ -47,23 +47,24 @@ class LedgerEvent:
 
 
 def find_events(
-    folder: Path, lineage: str, expected_us: Mapping[EventIdentity, int]
+    folder: Path, lineage: str, expected_us: Mapping[EventIdentity, int], committed: Mapping[str, int]
 ) -> dict[EventIdentity, LedgerEvent]:
     """What a ledger has of these identities; whoever is not in the answer was never accepted.
 
     If a ledger has an identity more than once (it came again behind the horizon), the answer is one of them.
 
     Args:
-        folder: the ledger. Files that are not sealed yet are looked through too, up to the epoch that is being written.
+        folder: the ledger. Files that are not sealed yet are looked through too, as far as they are committed.
         lineage: whose events they are; a folder may have those of others.
         expected_us: at which event time each is expected, which decides nothing but where to look first.
+        committed: how many bytes of each open file are, by its name.
     Raises:
         StateError: a file cannot be read.
     """
     search = _Search(expected_us)
     for path in unsealed_files(folder):  # first: one that is sealed meanwhile is among the sealed ones then
         if _is_of(path, lineage):
-            search.look_through_open(path)
+            search.look_through_open(path, committed.get(path.name, 0))
     groups = [group for path in ledger_files(folder) if _is_of(path, lineage) for group in _groups(path)]
     expected = sorted(expected_us.values())
     groups.sort(key=lambda group: not group.has_time_near(expected))
@@ -128,10 +129,9 @@ class _Search:
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(group.path, error) from error
 
-    def look_through_open(self, path: Path) -> None:
-        """Up to the end, or to an epoch that is not there whole: it is being written, or was never committed."""
+    def look_through_open(self, path: Path, length: int) -> None:
         try:
-            for events in unsealed_rows(path):
+            for events in unsealed_rows(path, length):
                 if self._wanted:
                     self._take(events.filter(self._ids_wanted(events)), path)
         except (OSError, pa.ArrowException) as error:

@@ -9,7 +9,6 @@ finished is read from its end: the row groups of a piece tell where it begins, w
 """
 
 import mmap
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,18 +75,17 @@ class _End:
         """The file goes on."""
 
 
-def footers(path: Path, length: int | None = None) -> list[Footer]:
-    """The footers of the pieces in the first `length` bytes of a file; None: up to the last piece that is there whole,
-    behind which one may be being written.
+def footers(path: Path, length: int) -> list[Footer]:
+    """The footers of the pieces in the first `length` bytes of a file, behind which one may be being written.
 
     Raises StateError if there is anything else in it, OSError.
     """
     found: list[Footer] = []
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
+        if not length:
             return found
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            at = _last_end(content) if length is None else length
+            at = length
             while at:
                 footer = _footer_before(content, at)
                 if footer is None:
@@ -138,16 +136,6 @@ def _footer_before(content: mmap.mmap, end: int) -> Footer | None:
         return footer if 0 <= at < begin and content[at : at + len(_MAGIC)] == _MAGIC else None
     except _UNREADABLE:
         return None
-
-
-def _last_end(content: mmap.mmap) -> int:
-    """Where the last piece ends that is there whole; 0: there is none."""
-    at = content.rfind(_MAGIC)
-    while at >= 0:
-        if _footer_before(content, at + len(_MAGIC)) is not None:
-            return at + len(_MAGIC)
-        at = content.rfind(_MAGIC, 0, at)
-    return 0
 
 
 def _begin(footer: Footer) -> int:
