@@ -270,7 +270,6 @@ def test_a_job_is_not_held_against_a_second_embedded_store(pipeline: Pipeline) -
     state = pipeline.config().state_dir
     other = pipeline.folder / "other.yaml"
     other.write_text(pipeline.config_path.read_text().replace("chdb:store", "chdb:other"))
-    for against in (str(other), f"chdb://{pipeline.folder}/other"):
-        with pytest.raises(ConfigError, match=r"is an embedded store .*/other\), as the job's own is"):
-            pipeline.run(reconcile={"against": against, "every": "1h", "back": "60d"})
-    assert not any(state.iterdir())
+    with pytest.raises(ConfigError, match=r"is an embedded store .*/other\), as the job's own is"):
+        pipeline.run(reconcile={"against": str(other), "every": "1h", "back": "60d"})
+    assert not state.exists()

@@ -18,7 +18,7 @@ from ..config import Config, Reconcile
 from ..errors import ConfigError, TallyflowError
 from ..store import connect
 from .asked import Scope
-from .others import named_store
+from .others import store_of_config
 from .reconciling import Asked, reconcile
 from .report import Reconciliation, as_json
 from .variance import percent
@@ -55,14 +55,15 @@ class Told:
 
 
 def refuse_two_embedded(config: Config) -> None:
-    """A process can have one embedded store open, so that a job with such a store cannot be held against another one.
+    """A process can have one embedded store open, so that a job with such a store cannot be held against a pipeline
+    with another one. (The config itself refuses the URL of one.)
 
-    Raises ConfigError, also if the config of the other one is not valid.
+    Raises ConfigError, also if the config of the other pipeline is not valid.
     """
     if config.reconcile is None or config.store.kind != "chdb":
         return
     against = config.reconcile.against[0]
-    other = named_store(against)
+    other = store_of_config(against)
     if other is not None and other.kind == "chdb":
         raise ConfigError(
             f"reconcile.against: {against} is an embedded store ({other.url}), as the job's own is, and a process can "

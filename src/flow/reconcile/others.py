@@ -53,10 +53,8 @@ def usage_report(against: Sequence[str], mapping: Path | None) -> UsageReport | 
     return read_csv(paths, read) if csv[0] else read_pages(paths, read)
 
 
-def named_store(against: str) -> Store | None:
-    """The store that is named by itself or by a pipeline's config; None: other things are. Raises ConfigError."""
-    if against.startswith(_STORES):
-        return parse_store(against, Path.cwd())
+def store_of_config(against: str) -> Store | None:
+    """The store of a pipeline that is named by its config; None: something else is named. Raises ConfigError."""
     return load_config(Path(against)).store if against.endswith(_CONFIGS) else None
 
 
