@@ -7,9 +7,9 @@ met. The first amount belongs to the implicit meter `requests`, whose quantity i
 store has four slots of meters, so a record leaves as 1 + k // 4 rows, each under a 128-bit key of its own (dimensions,
 currency, its slots' meters).
 
-Cost (benchmarks/kernels.py): about 50 ns an event of three meters where 20,000 keys are live, 75 ns where five events
-share a row, 200 ns a row leaving. How rows are added is adding.pxd. The days are added up while the minutes leave,
-customer by customer, in the cache.
+Cost (benchmarks/kernels.py): 50 to 70 ns an event of three meters where 20,000 keys are live, 70 to 110 ns where five
+events share a row, 200 to 250 ns a row leaving. How rows are added is adding.pxd. The days are added up while the
+minutes leave, customer by customer, in the cache.
 Proved by: tests/parity/test_combine.py against tests/oracle/combine.py.
 """
 
