@@ -208,7 +208,7 @@ def _deduplicate(identity: Identity, rows: int, measure: Measure) -> None:
             identify(event_batch(n, rows, rows, 1000)), pa.array(times.to_numpy() + 12 * HOUR_US * n), None, rows
         )
     others, later = identify(event_batch(6, rows, rows, 1000)), pa.array(times.to_numpy() + 60 * HOUR_US)
-    measure("judge new ids behind filters", rows, known.judge, others, later, None, rows)
+    measure("judge new ids behind six generations", rows, known.judge, others, later, None, rows)
 
 
 def _add_up(kind: str, events: pa.RecordBatch, rater: Rater, measure: Measure) -> None:

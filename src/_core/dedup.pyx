@@ -1,14 +1,14 @@
 """Exact deduplication over a horizon: which rows are new, duplicate, conflicting or late.
 
-Memory: a list of segments (segment.pxd), newest last. The newest is active; when a slice of the horizon ends (or the
-segment holds its maximum), it is sealed. An id takes 36 to 48 bytes in the active segment, 35 in a sealed one, and 3 in
-one that has left for its files, which it is given open, with an object that keeps them so.
+Memory: segments (segment.pxd), newest last. The newest is active; when a slice of the horizon ends (or the segment
+holds its maximum), it is sealed, which costs nothing. The records of all in memory are in one ring (records.pxd) and
+one index (lines.pxd): 24 and 11 to 22 bytes an id. One that has left for its files, which it is given open, takes 3.
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
-Cost: 55 to 110 ns a row from 10^6 to 10^8 ids, much of it for memory that was never touched before; one cache miss in
-the index and one a sealed segment, prefetched: 10 ns each (benchmarks/dedup.py).
+Cost: one cache miss a row, prefetched, and one for each segment in files: 25 to 45 ns a row, and while the set grows as
+much again for memory that was never touched before (benchmarks/dedup.py).
 
 Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 """
@@ -20,12 +20,20 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset, strerror
 
 from .bloom cimport bloom_bytes, bloom_open, bloom_prefetch
-from .filed cimport Filed, Record
-from .index cimport NUMBERS_MAX, index_bytes, index_close, index_prefetch
-from .memory cimport grown, table_free
-from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes
+from .filed cimport Filed
+from .index cimport NUMBERS_MAX
+from .int128 cimport int64_add_saturating
+from .lines cimport (
+    Lines, lines_bytes_soon, lines_close, lines_find, lines_fit, lines_make_room, lines_open, lines_prefetch, lines_put
+)
+from .memory cimport grown
+from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
+from .records cimport (
+    BLOCK_RECORDS, Record, Records, block_bytes, record_at, records_add, records_close, records_drop, records_live,
+    records_release, records_room
+)
 from .segment cimport (
-    LOOKAHEAD, UNREADABLE, Looks, Segment, find, find_sealed, load, pack, put, seal, segment_close, segment_open
+    LOOKAHEAD, UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
 )
 from .status cimport CORE_SOURCE_HASH
 
@@ -39,7 +47,6 @@ cdef enum:
     V_CONFLICTING = 2
     V_LATE = 3
     SEGMENTS_MAX = 1280  # dedup.generations may be 1000; the rest is for segments that fill up within a slice
-    CHUNK_RECORDS_MAX = 1 << 20
 
 # ---- The set ------------------------------------------------------------------------------------------------------
 
@@ -47,11 +54,15 @@ cdef class FingerprintSet:
     """All fingerprints of one shard within the horizon.
 
     `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active segment
-    (an entry numbers its records in 28 bits).
+    (an entry of a packed index numbers its records in 28 bits).
     """
 
+    cdef Records records  # of the segments in memory, oldest first
+    cdef Lines lines  # of them
     cdef Segment segments[SEGMENTS_MAX]
     cdef int count
+    cdef int filed[SEGMENTS_MAX]  # places of those in files, the newest first
+    cdef int filed_count
     cdef public int64_t horizon_us
     cdef readonly int64_t slice_us
     cdef readonly int64_t segment_ids_max
@@ -72,8 +83,10 @@ cdef class FingerprintSet:
         self.slice_us = slice_us
         self.segment_ids_max = segment_ids_max
         self.watermark_us = -1
-        self.count = 0
+        self.count = self.filed_count = 0
         self.newly_sealed = 0
+        memset(&self.records, 0, sizeof(Records))
+        memset(&self.lines, 0, sizeof(Lines))
         memset(&self.looks, 0, sizeof(Looks))
         self.retired = []
         self.files = {}
@@ -82,44 +95,63 @@ cdef class FingerprintSet:
         cdef int i
         for i in range(self.count):
             segment_close(&self.segments[i])
+        lines_close(&self.lines)
+        records_close(&self.records)
 
     # -- segments
 
-    cdef int _open(self, int64_t number, uint64_t ids) noexcept nogil:
-        cdef Segment *segment
+    cdef int _open(self, int64_t number) noexcept nogil:
+        """Begins another segment, and the ring and the index with the first."""
         if self.count == SEGMENTS_MAX:
             return -2
-        segment = &self.segments[self.count]
-        if segment_open(segment, number, ids):
-            segment_close(segment)
+        if self.lines.entries == NULL and lines_open(&self.lines, 0):
             return -1
+        segment_open(&self.segments[self.count], number, self.records.end)
         self.count += 1
         return 0
+
+    cdef int _room(self) noexcept nogil:
+        """For one more record and its entry."""
+        if self.lines.used >= self.lines.room and lines_make_room(&self.lines, &self.records):
+            return -1
+        return records_room(&self.records)
 
     cdef int _seal(self) except -1:
         """Ends the active segment at the present watermark, opens the next, and retires what the horizon has passed."""
         cdef Segment *active = &self.segments[self.count - 1]
         cdef int64_t number = active.number
-        cdef int error
         active.slice_end_us = self.watermark_us
-        with nogil:
-            error = seal(active)
-        if error:
-            raise MemoryError("no memory to seal a segment of fingerprints")
+        active.sealed = True
         self.newly_sealed += 1
         while (
             self.count > 0 and self.horizon_us >= 0
             and self.segments[0].slice_end_us < self.watermark_us - self.horizon_us
         ):
-            self.retired.append(self.segments[0].number)
-            self.files.pop(self.segments[0].number, None)
-            segment_close(&self.segments[0])
-            self.count -= 1
-            for i in range(self.count):
-                self.segments[i] = self.segments[i + 1]
+            self._retire()
         self.newly_sealed = min(self.newly_sealed, self.count)
-        self._check(self._open(number + 1, 0))
+        self._check(self._open(number + 1))
         return 0
+
+    cdef int _retire(self) except -1:
+        cdef Segment *oldest = &self.segments[0]
+        self.retired.append(oldest.number)
+        self.files.pop(oldest.number, None)
+        if not oldest.is_filed:
+            records_drop(&self.records, oldest.first + oldest.used)
+        segment_close(oldest)
+        self.count -= 1
+        for i in range(self.count):
+            self.segments[i] = self.segments[i + 1]
+        self._note_files()
+        return 0
+
+    cdef void _note_files(self) noexcept:
+        cdef int s
+        self.filed_count = 0
+        for s in range(self.count - 1, -1, -1):
+            if self.segments[s].is_filed:
+                self.filed[self.filed_count] = s
+                self.filed_count += 1
 
     cdef int _check(self, int error) except -1:
         if error == -1:
@@ -129,9 +161,15 @@ cdef class FingerprintSet:
         if error == UNREADABLE:
             name = str(self.files[self.segments[self.unreadable].number])
             raise OSError(self.reason, strerror(self.reason).decode(), name)
+        if error:
+            raise MemoryError("too many fingerprints in memory for one shard; use more shards")
         return 0
 
     # -- the kernel
+
+    cdef int64_t _slice_end(self) noexcept nogil:
+        """When the slice of the horizon ends that the watermark is in."""
+        return int64_add_saturating(self.watermark_us - self.watermark_us % self.slice_us, self.slice_us)
 
     cdef int64_t _run(
         self, int64_t first, int64_t rows, const uint32_t *selection, const char *fingerprint, const char *payload,
@@ -139,33 +177,34 @@ cdef class FingerprintSet:
     ) noexcept nogil:
         """Judges rows from `first` on; stops (and returns where) before the row at which the active segment must be
         sealed."""
-        cdef int64_t i, ahead, row, time_us
+        cdef int64_t i, ahead, row, time_us, slice_end_us = self._slice_end()
         cdef uint64_t lo, hi, check, place = 0
         cdef Segment *active = &self.segments[self.count - 1]
         cdef const Record *known
         cdef Record read  # of a file
-        cdef int s
+        cdef int n
         for i in range(first, rows):
             ahead = i + LOOKAHEAD
             if ahead < rows:
                 row = selection[ahead] if selection != NULL else ahead
                 memcpy(&lo, fingerprint + 16 * row, 8)
-                memcpy(&hi, fingerprint + 16 * row + 8, 8)
-                index_prefetch(&active.index, lo)
-                for s in range(self.count - 1):
-                    bloom_prefetch(&self.segments[s].bloom, hi)
+                lines_prefetch(&self.lines, lo)
+                if self.filed_count:
+                    memcpy(&hi, fingerprint + 16 * row + 8, 8)
+                    for n in range(self.filed_count):
+                        bloom_prefetch(&self.segments[self.filed[n]].bloom, hi)
             row = selection[i] if selection != NULL else i
             memcpy(&lo, fingerprint + 16 * row, 8)
             memcpy(&hi, fingerprint + 16 * row + 8, 8)
             memcpy(&check, payload + 16 * row, 8)
             time_us = event_time_us[row]
-            known = find(active, lo, hi, &place)
-            for s in range(self.count - 2, -1, -1):
+            known = lines_find(&self.lines, &self.records, lo, hi, &place)
+            for n in range(self.filed_count):
                 if known != NULL:
                     break
-                known = find_sealed(&self.segments[s], lo, hi, &self.looks, &read, error)
+                known = find_filed(&self.segments[self.filed[n]], lo, hi, &self.looks, &read, error)
                 if error[0]:
-                    self.unreadable, self.reason = s, errno
+                    self.unreadable, self.reason = self.filed[n], errno
                     return i
             if known != NULL:
                 verdicts[i] = V_DUPLICATE if known.payload == check else V_CONFLICTING
@@ -177,18 +216,29 @@ cdef class FingerprintSet:
                 continue
             if active.used and (
                 active.used >= <uint64_t>self.segment_ids_max
-                or (self.horizon_us >= 0 and time_us > self.watermark_us
-                    and time_us // self.slice_us != self.watermark_us // self.slice_us)
+                or (self.horizon_us >= 0 and time_us >= slice_end_us)
             ):
                 return i  # the caller seals, and this row comes again
             if time_us > self.watermark_us:
                 self.watermark_us = time_us
+                if time_us >= slice_end_us:
+                    slice_end_us = self._slice_end()
             verdicts[i] = V_NEW
             counts[V_NEW] += 1
-            error[0] = put(active, place, lo, hi, check)
+            error[0] = self._learn(active, place, lo, hi, check)
             if error[0]:
                 return i
         return rows
+
+    cdef inline int _learn(
+        self, Segment *active, uint64_t place, uint64_t lo, uint64_t hi, uint64_t check
+    ) noexcept nogil:
+        """Adds a record at the place of the index that `lines_find` gave, and makes room for the next."""
+        lines_put(&self.lines, place, lo, self.records.end)
+        active.used += 1
+        if records_add(&self.records, lo, hi, check) or self.lines.used >= self.lines.room:
+            return self._room()
+        return 0
 
     def judge(
         self, int64_t rows, uintptr_t selection, uintptr_t fingerprint, uintptr_t payload, uintptr_t event_time_us,
@@ -206,9 +256,10 @@ cdef class FingerprintSet:
         cdef int error = 0
         memset(counts, 0, sizeof(counts))
         if self.count == 0:
-            self._check(self._open(1, 0))
+            self._check(self._open(1))
         elif self.segments[self.count - 1].sealed:  # restored without an active one
-            self._check(self._open(self.segments[self.count - 1].number + 1, 0))
+            self._check(self._open(self.segments[self.count - 1].number + 1))
+        self._check(self._room())
         while done < rows:
             with nogil:
                 done = self._run(
@@ -227,21 +278,23 @@ cdef class FingerprintSet:
         each segment that has learnt or was sealed, and of the active one.
 
         The records are those in memory, and good until the next are asked for: nothing may be judged meanwhile. Those
-        that are given at once (2^20 at most) are one chunk of the segment's file, if it has one. What a retired segment
-        had learnt is not given.
+        that are given at once (2^18 at most, and of one block) are one chunk of the segment's file, if it has one. What
+        a retired segment had learnt is not given.
         """
         cdef int s
         cdef Segment *segment
-        cdef uint64_t taken, given
+        cdef uint64_t taken, given, in_block
         for s in range(max(self.count - 1 - self.newly_sealed, 0), self.count):
             segment = &self.segments[s]
             while True:
-                taken, given = segment.taken, min(segment.used - segment.taken, <uint64_t>CHUNK_RECORDS_MAX)
+                taken = segment.taken
+                in_block = BLOCK_RECORDS - ((segment.first + taken) & (BLOCK_RECORDS - 1))
+                given = min(segment.used - taken, in_block)
                 if given:
                     self._begin_chunk(segment, taken)
                 segment.taken += given
                 records = PyMemoryView_FromMemory(
-                    <char *>(segment.records + taken), given * sizeof(Record), PyBUF_READ
+                    <char *>record_at(&self.records, segment.first + taken), given * sizeof(Record), PyBUF_READ
                 )
                 try:
                     yield segment.number, segment.slice_end_us, records
@@ -271,13 +324,22 @@ cdef class FingerprintSet:
             if self.segments[s].sealed and not self.segments[s].is_filed
         ]
 
-    def packed(self, int64_t number):
-        """The index of a sealed segment in memory: places in its table, its entries (8 bytes each) and its directory
-        (4 bytes each). They are good until `leave_memory`.
-        """
+    cdef Segment *_oldest_in_memory(self, int64_t number) except NULL:
         cdef Segment *segment = self._segment(number)
-        if not segment.sealed or segment.is_filed:
-            raise ValueError(f"segment {number} has no packed index in memory")
+        if not segment.sealed or segment.is_filed or segment.first != self.records.first:
+            raise ValueError(f"segment {number} is not the oldest that is sealed and in memory")
+        return segment
+
+    def packed(self, int64_t number):
+        """Makes the index of the oldest sealed segment in memory: places in its table, its entries (8 bytes each) and
+        its directory (4 bytes each). They are good until `leave_memory`.
+        """
+        cdef Segment *segment = self._oldest_in_memory(number)
+        cdef int error = 0
+        if segment.packed.entries == NULL:
+            with nogil:
+                error = packed_open(&segment.packed, &self.records, segment.first, segment.used)
+            self._check(error)
         entries = PyMemoryView_FromMemory(<char *>segment.packed.entries, segment.packed.used * 8, PyBUF_READ)
         firsts = PyMemoryView_FromMemory(
             <char *>segment.packed.firsts, packed_first_bytes(&segment.packed), PyBUF_READ
@@ -285,19 +347,25 @@ cdef class FingerprintSet:
         return segment.packed.mask + 1, entries, firsts
 
     def leave_memory(self, int64_t number, tuple where, files):
-        """A sealed segment, all of which `take_journal` has given, is in its file, and what `packed` gave of it in
-        another: both are read there from now on.
+        """The oldest sealed segment in memory, all of which `take_journal` has given, is in its file, and what `packed`
+        gave of it in another: both are read there from now on.
 
         `where`: descriptors of the two, and where entries and directory begin in the second. `files` keeps them open,
-        and is their name as text. Raises ValueError.
+        and is their name as text. Raises ValueError, MemoryError.
         """
-        cdef Segment *segment = self._segment(number)
-        if segment.taken < segment.used or not segment.sealed or segment.is_filed:
-            raise ValueError(f"segment {number} cannot leave memory")
-        table_free(segment.records, segment.room * sizeof(Record))
-        segment.records, segment.room = NULL, 0
+        cdef Segment *segment = self._oldest_in_memory(number)
+        cdef int error
+        if segment.taken < segment.used or segment.packed.entries == NULL:
+            raise ValueError(f"segment {number} is not in its files")
         packed_close(&segment.packed)
+        with nogil:
+            error = filter_records(segment, &self.records)
+        self._check(error)
+        records_drop(&self.records, segment.first + segment.used)
         self._read_from(segment, segment.packed.mask, where, files)
+        with nogil:
+            error = lines_fit(&self.lines, &self.records)
+        self._check(error)
 
     cdef int _read_from(self, Segment *segment, uint64_t mask, tuple where, files) except -1:
         cdef Filed *filed = &segment.filed
@@ -305,7 +373,13 @@ cdef class FingerprintSet:
         filed.mask = mask
         segment.is_filed = True
         self.files[segment.number] = files
+        self._note_files()
         return 0
+
+    def release(self, uint64_t bytes_max):
+        """Gives memory back that waits to be filled again, as far as all of it would be more than so many bytes."""
+        cdef uint64_t held = self.memory_bytes()
+        records_release(&self.records, (bytes_max - min(held, bytes_max)) // block_bytes())
 
     def take_retired(self):
         """Numbers of the segments that the horizon has passed since the last call."""
@@ -316,7 +390,7 @@ cdef class FingerprintSet:
         """Loads one segment; oldest first, the active one (`sealed_at_us` -1) last.
 
         `chunks`: buffers of whole 24-byte records, read one after the other, which are the chunks of the file if there
-        is one; together `records_max` at most, for which there is room from the start. `filed`: of a sealed one that
+        is one; together `records_max` at most. `filed`: of a sealed one that
         need not come into memory, the places of its index, and what `leave_memory` takes, which is believed; None: it
         comes into memory. Raises ValueError, MemoryError, and what `chunks` raises.
         """
@@ -327,36 +401,54 @@ cdef class FingerprintSet:
             raise ValueError("a segment holds less than 2^28 - 1 records")
         if self.count and not self.segments[self.count - 1].sealed:
             raise ValueError("segments are restored oldest first, the active one last")
-        self._check(self._open(number, 0 if filed else records_max + 1))
+        self._check(self._open(number))
         segment = &self.segments[self.count - 1]
         if sealed_at_us >= 0:
             segment.slice_end_us = sealed_at_us
-            self._check(bloom_open(&segment.bloom, records_max))
+            segment.sealed = True
         if filed:
-            index_close(&segment.index)
-            segment.index.entries = NULL
             places, where, files = filed
             self._read_from(segment, places - 1, where, files)
-            segment.sealed = True
+            self._check(bloom_open(&segment.bloom, records_max))
+        elif self.lines.used == 0:  # of the first, all of the index is made at once
+            lines_close(&self.lines)
+            self._check(lines_open(&self.lines, records_max + 1))
         for chunk in chunks:
             if chunk.shape[0] % <int64_t>sizeof(Record):
                 raise ValueError("a segment's records must be whole")
             if chunk.shape[0]:
                 self._begin_chunk(segment, segment.used)
                 with nogil:
-                    error = load(segment, <const char *>&chunk[0], chunk.shape[0] // <int64_t>sizeof(Record))
+                    error = self._load(segment, <const char *>&chunk[0], chunk.shape[0] // <int64_t>sizeof(Record))
                 self._check(error)
         segment.taken = segment.used
-        if sealed_at_us >= 0 and not filed:
-            with nogil:
-                error = pack(segment)
-            self._check(error)
+
+    cdef int _load(self, Segment *segment, const char *read, int64_t count) noexcept nogil:
+        """Takes so many more records up: into the filter of a segment in files, or into memory."""
+        cdef int64_t n
+        cdef uint64_t lo, place = 0
+        cdef Record record
+        cdef int error = 0
+        if segment.is_filed:
+            filter_read(segment, read, count)
+            return 0
+        error = self._room()
+        for n in range(count):
+            if error:
+                return error
+            if n + LOOKAHEAD < count:
+                memcpy(&lo, read + (n + LOOKAHEAD) * <int64_t>sizeof(Record), 8)
+                lines_prefetch(&self.lines, lo)
+            memcpy(&record, read + n * <int64_t>sizeof(Record), sizeof(Record))
+            if lines_find(&self.lines, &self.records, record.lo, record.hi, &place) == NULL:
+                error = self._learn(segment, place, record.lo, record.hi, record.payload)
+        return error
 
     def restore_watermark(self, int64_t watermark_us):
         self.watermark_us = watermark_us
 
     def filtering(self):
-        """What the filters of sealed segments were asked since the start: (lookups, "look closer", of those found)."""
+        """What the filters of segments in files were asked: (lookups, "look closer", of those found)."""
         return self.looks.lookups, self.looks.passed, self.looks.found
 
     def __len__(self):
@@ -367,18 +459,17 @@ cdef class FingerprintSet:
         return total
 
     def memory_bytes(self):
-        """Bytes held by records, indexes and filters."""
+        """Bytes of records, filters and the index (as it will be, if it is about to double), without blocks that wait
+        to be filled again (`release`).
+        """
         cdef int s
         cdef Segment *segment
-        cdef uint64_t total = 0
+        cdef uint64_t total = lines_bytes_soon(&self.lines, &self.records)
+        total += records_live(&self.records) * sizeof(Record)
         for s in range(self.count):
             segment = &self.segments[s]
             total += bloom_bytes(&segment.bloom) + segment.chunks * sizeof(uint32_t)
-            if not segment.is_filed:
-                total += segment.used * sizeof(Record)
-            if not segment.sealed:
-                total += index_bytes(&segment.index)
-            elif not segment.is_filed:
+            if segment.packed.entries != NULL:
                 total += packed_entry_bytes(&segment.packed) + packed_first_bytes(&segment.packed)
         return total
 

@@ -13,16 +13,12 @@ from posix.unistd cimport pread
 
 from .index cimport index_alike, index_number
 from .packed cimport BUCKET_BITS
+from .records cimport Record
 
 cdef enum:
     FILE_HEADER = 8
     CHUNK_HEADER = 8
     ENTRIES_AT_ONCE = 96  # more than most buckets have
-
-cdef struct Record:
-    uint64_t lo
-    uint64_t hi
-    uint64_t payload
 
 cdef struct Filed:
     int records  # descriptors of files that are open for reading

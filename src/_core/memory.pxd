@@ -51,6 +51,15 @@ cdef extern from *:
     #endif
         return p;
     }
+    /* Memory that is filled from its beginning, and never grows. */
+    static void *tf_block_alloc(size_t bytes, int huge) {
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+    #ifdef MADV_HUGEPAGE
+        if (huge) madvise(p, bytes, MADV_HUGEPAGE);
+    #endif
+        return p;
+    }
     /* Memory that is filled from its beginning: nothing is touched ahead, and on Linux nothing is copied to grow. */
     static void *tf_arena_grow(void *old, size_t old_bytes, size_t bytes) {
     #ifdef __linux__
@@ -72,6 +81,7 @@ cdef extern from *:
     void table_free "tf_table_free"(void *p, size_t bytes) nogil
     void table_shrink "tf_table_shrink"(void *p, size_t old_bytes, size_t bytes) nogil  # freed as of `bytes`, not 0
     void *table_double "tf_table_double"(void *old, size_t bytes) nogil
+    void *block_alloc "tf_block_alloc"(size_t bytes, bint huge) nogil  # freed by table_free
     void *arena_grow "tf_arena_grow"(void *old, size_t old_bytes, size_t bytes) nogil  # freed by table_free
 
 

@@ -1,23 +1,27 @@
-# An index (index.pxd) to which nothing is added any more, without its empty entries: they stand in the order of their
-# homes, and a directory says where those of each 128 homes begin. 8 bytes an id and 4 to 6 % of that for the directory.
+# The index of a segment that is about to leave memory: as index.pxd has entries, in the order of their homes' 128, and
+# a directory that says where those of each 128 homes begin. 8 bytes an id and 4 to 6 % of that for the directory.
 #
 #     entries u64 [used] | firsts u32 [(mask + 1) / 128 + 1]
 #
-# A probe touches one place of the directory and, of 43 to 85 entries, those up to its own: one page, or two.
+# Homes are those in a table of mask + 1 places, at most two thirds full. A probe reads one place of the directory and
+# 43 to 85 entries: one page, or two.
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 
-from .index cimport NUMBER_BITS, Index, index_alike, index_home
-from .memory cimport table_alloc, table_free, table_shrink
+from .index cimport NUMBER_BITS
+from .int128 cimport prefetch
+from .memory cimport table_alloc, table_free
+from .records cimport Records, record_at
 
 cdef enum:
     BUCKET_BITS = 7
+    PLACES_MIN = 4096
+    PACKED_AHEAD = 16
 
 cdef struct Packed:
     uint64_t *entries
     uint32_t *firsts
-    uint64_t mask  # of the index that it was: homes are those of the hash below it
+    uint64_t mask
     uint64_t used
 
 
@@ -31,73 +35,43 @@ cdef inline uint64_t packed_first_bytes(const Packed *packed) noexcept nogil:
 
 
 cdef inline void packed_close(Packed *packed) noexcept nogil:
-    """Frees what `packed_from` made."""
     table_free(packed.entries, packed_entry_bytes(packed))
     table_free(packed.firsts, packed_first_bytes(packed))
+    packed.entries, packed.firsts = NULL, NULL
 
 
-cdef inline void sorted_in(Index *index, uint64_t used, uint64_t entry) noexcept nogil:
-    """Puts an entry behind those of lower or equal home among the first `used`, which are sorted."""
-    cdef uint64_t home = index_home(index, entry >> NUMBER_BITS), place = used
-    while place and index_home(index, index.entries[place - 1] >> NUMBER_BITS) > home:
-        index.entries[place] = index.entries[place - 1]
-        place -= 1
-    index.entries[place] = entry
+cdef inline uint64_t bucket_at(const Packed *packed, const Records *records, uint64_t number) noexcept nogil:
+    return (record_at(records, number).lo & packed.mask) >> BUCKET_BITS
 
 
-cdef inline int packed_from(Packed *packed, Index *index) noexcept nogil:
-    """Packs an index in its place, and takes its memory over; -1: no memory, and all is as before.
-
-    Entries stand near their homes, in runs, so that sorting moves few of them and none far; but those that were probed
-    beyond the end of the table, into its first run, wait for their turn.
+cdef inline int packed_open(Packed *packed, const Records *records, uint64_t first, uint64_t used) noexcept nogil:
+    """Packs an index of so many records from number `first` on; -1: no memory. Two passes over them: how many there
+    are in each bucket, and where each goes, for which `firsts[b + 1]` runs from where bucket b begins to where it ends.
     """
-    cdef uint64_t size = index.mask + 1, wrapped = 0, aside = 0, used = 0, at, entry, bucket = 0
-    packed.mask, packed.used = index.mask, index.used
+    cdef uint64_t n, bucket, begin = 0, count, places = PLACES_MIN
+    while used * 3 > places * 2:
+        places *= 2
+    packed.mask, packed.used = places - 1, used
+    packed.entries = <uint64_t *>table_alloc(packed_entry_bytes(packed))
     packed.firsts = <uint32_t *>table_alloc(packed_first_bytes(packed))
-    while index.entries[wrapped]:
-        wrapped += 1
-    cdef uint64_t *beyond = <uint64_t *>malloc((wrapped + 1) * sizeof(uint64_t))
-    if packed.firsts == NULL or beyond == NULL:
-        table_free(packed.firsts, packed_first_bytes(packed))
-        free(beyond)
-        packed.firsts = NULL
+    if packed.entries == NULL or packed.firsts == NULL:
+        packed_close(packed)
         return -1
-    for at in range(size):
-        entry = index.entries[at]
-        if entry == 0:
-            continue
-        if at < wrapped and index_home(index, entry >> NUMBER_BITS) > at:
-            beyond[aside] = entry
-            aside += 1
-        else:
-            sorted_in(index, used, entry)
-            used += 1
-    for at in range(aside):
-        sorted_in(index, used, beyond[at])
-        used += 1
-    free(beyond)
-    for at in range(used):
-        while bucket << BUCKET_BITS <= index_home(index, index.entries[at] >> NUMBER_BITS):
-            packed.firsts[bucket] = <uint32_t>at
-            bucket += 1
-    while bucket <= (packed.mask >> BUCKET_BITS) + 1:
-        packed.firsts[bucket] = <uint32_t>used
-        bucket += 1
-    table_shrink(index.entries, size * sizeof(uint64_t), packed_entry_bytes(packed))
-    packed.entries = index.entries
-    index.entries = NULL
-    return 0
-
-
-cdef inline uint64_t packed_find(const Packed *packed, uint64_t hashed, uint64_t *at) noexcept nogil:
-    """The next entry of a hash with these lower bits, at `at` or behind, which begins at 0 and goes on; 0: no more."""
-    cdef uint64_t bucket = (hashed & packed.mask) >> BUCKET_BITS, place = at[0], entry
-    if place == 0:
-        place = packed.firsts[bucket]
-    while place < packed.firsts[bucket + 1]:
-        entry = packed.entries[place]
-        place += 1
-        if index_alike(entry, hashed):
-            at[0] = place
-            return entry
+    for n in range(used):
+        if n + PACKED_AHEAD < used:
+            prefetch(&packed.firsts[bucket_at(packed, records, first + n + PACKED_AHEAD) + 1])
+        packed.firsts[bucket_at(packed, records, first + n) + 1] += 1
+    for bucket in range((packed.mask >> BUCKET_BITS) + 1):
+        count = packed.firsts[bucket + 1]
+        packed.firsts[bucket + 1] = <uint32_t>begin
+        begin += count
+    for n in range(used):
+        if n + 2 * PACKED_AHEAD < used:
+            prefetch(&packed.firsts[bucket_at(packed, records, first + n + 2 * PACKED_AHEAD) + 1])
+        if n + PACKED_AHEAD < used:
+            bucket = bucket_at(packed, records, first + n + PACKED_AHEAD)
+            prefetch(&packed.entries[packed.firsts[bucket + 1]])
+        bucket = bucket_at(packed, records, first + n)
+        packed.entries[packed.firsts[bucket + 1]] = record_at(records, first + n).lo << NUMBER_BITS | (n + 1)
+        packed.firsts[bucket + 1] += 1
     return 0

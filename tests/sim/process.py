@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 TRIES_MAX = 20
 """After so many refusals at the end of a run its operator kills it."""
 
-MEMORY_BYTES_MAX = 40_000
+MEMORY_BYTES_MAX = 43_000
 """Of a shard: what the smallest index takes, and a few sealed segments; others leave for their files."""
 
 

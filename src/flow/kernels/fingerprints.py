@@ -112,7 +112,12 @@ class FingerprintSet:
 
     @property
     def memory_bytes(self) -> int:
+        """Without memory that waits to be filled again, of which `release` leaves as much as it is told."""
         return self._set.memory_bytes()
+
+    def release(self, bytes_max: int) -> None:
+        """Gives memory back that waits to be filled again, as far as all of it would be more than so many bytes."""
+        self._set.release(bytes_max)
 
     @property
     def segment_ids_max(self) -> int:
@@ -142,11 +147,11 @@ class FingerprintSet:
         return self._set.sealed_in_memory()
 
     def packed(self, number: int) -> tuple[int, memoryview, memoryview]:
-        """The index of a sealed segment in memory: places, entries, directory; good until `leave_memory`."""
+        """The index of the oldest sealed segment in memory: places, entries, directory; good until `leave_memory`."""
         return self._set.packed(number)
 
     def leave_memory(self, number: int, filed: Filed) -> None:
-        """A sealed segment, all of which `take_journal` has given, is read in its files from now on, but its filter."""
+        """The oldest sealed segment in memory, all of which was taken, is read in its files now, but for a filter."""
         self._set.leave_memory(number, _where(filed), filed)
 
     def restore(

@@ -54,7 +54,7 @@ class Measures:
         )
         self.dedup_filter = Counter(
             "tallyflow_dedup_filter_lookups",
-            "Questions to the Bloom filters of ended generations, by answer: `new` (certainly), `known` (it was) or "
+            "Questions to the Bloom filters of generations on disk, by answer: `new` (certainly), `known` (it was) or "
             "`false_positive` (looked closer for nothing).",
             ["shard", "answer"],
             registry=registry,

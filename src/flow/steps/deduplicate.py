@@ -45,8 +45,9 @@ class Judged:
 class Deduplicator:
     """One shard: what of its fingerprints is in memory, and their files. Knows nothing of Bytewax.
 
-    `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Of `memory_bytes_max`, an eighth is
-    for what it takes to let a segment go. When segments need more than the rest, the oldest sealed ones leave memory.
+    `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Three sixteenths of
+    `memory_bytes_max` are for what it takes to let a segment go. When segments need more than the rest, the oldest
+    sealed ones leave memory.
     """
 
     def __init__(
@@ -122,12 +123,13 @@ class Deduplicator:
 
     def _keep_within_memory(self) -> None:
         """Lets the oldest sealed segments leave memory for their files."""
-        bytes_max = self._memory_bytes_max - self._memory_bytes_max // 8
+        bytes_max = self._memory_bytes_max * 13 // 16
         if self.memory_bytes > bytes_max and (sealed := self._fingerprints.sealed_in_memory()):
             self._files.sync()
             while sealed and self.memory_bytes > bytes_max:
                 number = sealed.pop(0)
                 self._fingerprints.leave_memory(number, self._files.file(number, *self._fingerprints.packed(number)))
+        self._fingerprints.release(bytes_max)
         if self.memory_bytes > bytes_max:
             raise StateError(
                 f"{self.shard}: {len(self._fingerprints)} fingerprints take {self.memory_bytes} bytes of memory, too "

@@ -1,0 +1,222 @@
+# An index of records (records.pxd) in cache lines of eight entries, at most three quarters full. The lower bits of a
+# fingerprint choose a line; an entry is in it, or, if it was full, in the next that was not.
+#
+#     entry = lower 34 bits of the fingerprint | 1 | number of the record, 29 bits        0: empty, behind the others
+#
+# A probe touches one line, compares its eight entries at once, and touches a record only where 34 bits agree. In a
+# table of 2^s lines they agree in s bits anyway: one probe in 2^(31 - s) looks at a record in vain. Entries of records
+# that are gone stand where they are until the table is full: they then go, and it grows only if that is not enough.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from .int128 cimport prefetch
+from .memory cimport table_alloc, table_double, table_free
+from .records cimport COUNTED_BITS, Record, Records, is_live, record_at, records_live
+
+cdef enum:
+    LINE = 8  # entries
+    FIRST_LINES = 512
+    LINES_AHEAD = 16
+
+cdef extern from *:
+    """
+    #ifdef __SSE4_1__
+    #include <smmintrin.h>
+    /* Bit n is set where entry n is of the mark: the bits above the number. */
+    static inline uint32_t tf_line_alike(const uint64_t *line, uint64_t mark) {
+        __m128i sought = _mm_set1_epi64x((long long)mark);
+        uint32_t alike = 0;
+        for (int n = 0; n < 4; n++) {
+            __m128i two = _mm_srli_epi64(_mm_loadu_si128((const __m128i *)line + n), 29);
+            alike |= (uint32_t)_mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi64(two, sought))) << (2 * n);
+        }
+        return alike;
+    }
+    #else
+    static inline uint32_t tf_line_alike(const uint64_t *line, uint64_t mark) {
+        uint32_t alike = 0;
+        for (int n = 0; n < 8; n++) alike |= (uint32_t)(line[n] >> 29 == mark) << n;
+        return alike;
+    }
+    #endif
+    /* How many entries a line has that is not full. */
+    static inline uint32_t tf_line_filled(const uint64_t *line) {
+        uint32_t filled = line[3] ? 4 : 0;
+        filled += line[filled + 1] ? 2 : 0;
+        return filled + (line[filled] ? 1 : 0);
+    }
+    static inline uint32_t tf_lowest_bit(uint32_t bits) { return (uint32_t)__builtin_ctz(bits); }
+    """
+    uint32_t line_alike "tf_line_alike"(const uint64_t *line, uint64_t mark) nogil
+    uint32_t line_filled "tf_line_filled"(const uint64_t *line) nogil
+    uint32_t lowest_bit "tf_lowest_bit"(uint32_t bits) nogil
+
+cdef struct Lines:
+    uint64_t *entries
+    uint64_t mask  # lines - 1
+    uint64_t used  # entries, also of records that are gone
+    uint64_t room  # how many there may be
+
+
+cdef inline uint64_t lines_bytes(const Lines *lines) noexcept nogil:
+    return 0 if lines.entries == NULL else (lines.mask + 1) * LINE * sizeof(uint64_t)
+
+
+cdef inline void lines_sized(Lines *lines, uint64_t count) noexcept nogil:
+    lines.mask, lines.room = count - 1, count * LINE * 3 // 4
+
+
+cdef inline uint64_t lines_for(uint64_t ids) noexcept nogil:
+    """How many lines have room for so many."""
+    cdef uint64_t count = FIRST_LINES
+    while count * LINE * 3 // 4 < ids:
+        count *= 2
+    return count
+
+
+cdef inline int lines_open(Lines *lines, uint64_t ids) noexcept nogil:
+    """An empty index with room for so many; -1: no memory."""
+    cdef uint64_t count = lines_for(ids)
+    lines_sized(lines, count)
+    lines.used = 0
+    lines.entries = <uint64_t *>table_alloc(count * LINE * sizeof(uint64_t))
+    return -(lines.entries == NULL)
+
+
+cdef inline void lines_close(Lines *lines) noexcept nogil:
+    table_free(lines.entries, lines_bytes(lines))
+    lines.entries = NULL
+
+
+cdef inline void lines_prefetch(const Lines *lines, uint64_t lo) noexcept nogil:
+    prefetch(&lines.entries[(lo & lines.mask) * LINE])
+
+
+cdef inline uint64_t mark_of(uint64_t lo) noexcept nogil:
+    """What stands above the number in an entry."""
+    return (lo << 1 | 1) & ((1ULL << 35) - 1)
+
+
+cdef inline uint64_t place_from(const Lines *lines, uint64_t line) noexcept nogil:
+    """The first empty place of this line or one behind it."""
+    while lines.entries[line * LINE + LINE - 1]:
+        line = (line + 1) & lines.mask
+    return line * LINE + line_filled(&lines.entries[line * LINE])
+
+
+cdef inline const Record *lines_find(
+    const Lines *lines, const Records *records, uint64_t lo, uint64_t hi, uint64_t *place
+) noexcept nogil:
+    """The record of the fingerprint; NULL, and the empty place where its entry belongs, if there is none."""
+    cdef uint64_t line = lo & lines.mask, mark = mark_of(lo), number
+    cdef const uint64_t *entries
+    cdef const Record *record
+    cdef uint32_t alike
+    while True:
+        entries = &lines.entries[line * LINE]
+        alike = line_alike(entries, mark)
+        while alike:
+            number = entries[lowest_bit(alike)]
+            if is_live(records, number):
+                record = record_at(records, number)
+                if record.lo == lo and record.hi == hi:
+                    return record
+            alike &= alike - 1
+        if entries[LINE - 1] == 0:
+            place[0] = line * LINE + line_filled(entries)
+            return NULL
+        line = (line + 1) & lines.mask
+
+
+cdef inline void lines_put(Lines *lines, uint64_t place, uint64_t lo, uint64_t number) noexcept nogil:
+    """Fills an empty place; `lines_make_room` comes before the next where `used` has come to `room`."""
+    lines.entries[place] = mark_of(lo) << COUNTED_BITS | (number & ((1 << COUNTED_BITS) - 1))
+    lines.used += 1
+
+
+cdef inline void lines_sort(Lines *lines, uint64_t count, const Records *records) noexcept nogil:
+    """Takes the entries of the first `count` lines out and puts those of live records in again, in the order in which
+    they were probed, from behind a line that is not full.
+
+    None then lands behind its old place, in either half of a table that was doubled, so that no probe passes a line
+    that is emptied later.
+    """
+    cdef uint64_t held[LINE]
+    cdef uint64_t filled[2]  # of the two lines, of either half, in which entries of a line mostly land
+    cdef uint64_t *landing[2]
+    cdef uint64_t first = 0, step, line, home, half, place
+    cdef int n
+    while lines.entries[first * LINE + LINE - 1]:
+        first += 1
+    lines.used = 0
+    for step in range(1, count + 1):
+        line = (first + step) & (count - 1)
+        landing[0] = &lines.entries[line * LINE]
+        landing[1] = &lines.entries[((line + count) & lines.mask) * LINE]
+        filled[0] = filled[1] = 0
+        for n in range(LINE):
+            held[n] = landing[0][n]
+            landing[0][n] = 0
+        for n in range(LINE):
+            if held[n] == 0:
+                break
+            if not is_live(records, held[n]):
+                continue
+            lines.used += 1
+            home = held[n] >> (COUNTED_BITS + 1) & lines.mask
+            half = home >= count
+            if home & (count - 1) == line:
+                landing[half][filled[half]] = held[n]
+                filled[half] += 1
+            else:
+                place = place_from(lines, home)
+                lines.entries[place] = held[n]
+                filled[half] += place // LINE == line + half * count
+
+
+cdef inline int lines_double(Lines *lines, const Records *records) noexcept nogil:
+    """Doubles the table in its place: the memory of both is never needed at once. -1: no memory."""
+    cdef uint64_t count = lines.mask + 1
+    cdef uint64_t *entries = <uint64_t *>table_double(lines.entries, lines_bytes(lines))
+    if entries == NULL:
+        return -1
+    lines.entries = entries
+    lines_sized(lines, 2 * count)
+    lines_sort(lines, count, records)
+    return 0
+
+
+cdef inline bint must_double(const Lines *lines, const Records *records) noexcept nogil:
+    """Whether the table has to grow when it is full, because few of its entries are of records that are gone."""
+    return records_live(records) * 2 > lines.room
+
+
+cdef inline uint64_t lines_bytes_soon(const Lines *lines, const Records *records) noexcept nogil:
+    """What it takes, or is about to take: a bound has to be kept before a table doubles, not behind it."""
+    return lines_bytes(lines) * (2 if lines.used * 8 > lines.room * 7 and must_double(lines, records) else 1)
+
+
+cdef inline int lines_make_room(Lines *lines, const Records *records) noexcept nogil:
+    """For at least half as many entries as there may be already; -1: no memory."""
+    if must_double(lines, records):
+        return lines_double(lines, records)
+    lines_sort(lines, lines.mask + 1, records)
+    return 0
+
+
+cdef inline int lines_fit(Lines *lines, const Records *records) noexcept nogil:
+    """Makes the table anew if one that is smaller has room for a third more than are left; -1: no memory."""
+    cdef uint64_t number, lo, ids = records_live(records) // 3 * 4
+    cdef Lines smaller
+    if lines_for(ids) > lines.mask:
+        return 0
+    if lines_open(&smaller, ids):
+        return -1
+    for number in range(records.first, records.end):
+        if number + LINES_AHEAD < records.end:
+            lines_prefetch(&smaller, record_at(records, number + LINES_AHEAD).lo)
+        lo = record_at(records, number).lo
+        lines_put(&smaller, place_from(&smaller, lo & smaller.mask), lo, number)
+    lines_close(lines)
+    lines[0] = smaller
+    return 0
