@@ -29,7 +29,7 @@ from .lines cimport (
 from .memory cimport grown
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
 from .records cimport (
-    BLOCK_RECORDS, Record, Records, block_bytes, record_at, records_add, records_close, records_drop, records_live,
+    BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_close, records_drop, records_live,
     records_release, records_room
 )
 from .segment cimport (
@@ -40,6 +40,7 @@ from .status cimport CORE_SOURCE_HASH
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
 
 NEW, DUPLICATE, CONFLICTING, LATE = 0, 1, 2, 3
+RECORDS_MAX = COUNTED_MAX - BLOCK_RECORDS
 
 cdef enum:
     V_NEW = 0
@@ -457,6 +458,10 @@ cdef class FingerprintSet:
         for i in range(self.count):
             total += self.segments[i].used
         return total
+
+    def records_in_memory(self):
+        """Fingerprints that are in no file from which they are read; RECORDS_MAX at most."""
+        return records_live(&self.records)
 
     def memory_bytes(self):
         """Bytes of records, filters and the index (as it will be, if it is about to double), without blocks that wait

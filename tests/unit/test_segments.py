@@ -17,8 +17,9 @@ from tests.oracle.dedup import DedupOracle, Row
 
 from flow.errors import StateError
 from flow.kernels import Identity
-from flow.kernels.fingerprints import FingerprintSet
+from flow.kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, FingerprintSet
 from flow.state.opened import OpenedFile
+from flow.steps import deduplicate
 from flow.steps.batches import Rejects
 from flow.steps.deduplicate import Deduplicator, segment_ids_max
 from flow.steps.route import Routed
@@ -214,6 +215,21 @@ def test_segments_stay_in_memory_while_there_is_room(tmp_path: Path, rows: list[
         again = shard(tmp_path, manifest, memory=memory)
         assert judged(again, rows) == expected(oracle, rows)
         assert sorted(path.stem for path in tmp_path.glob("*.idx")) == [f"segment-{n:08d}" for n in left]
+
+
+def test_no_more_in_memory_than_an_index_can_number(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much memory there is: as while judging, so at a start."""
+    assert deduplicate.IN_MEMORY_MAX + 2 * SEGMENT_IDS_MAX == RECORDS_MAX < 2**29
+    monkeypatch.setattr(deduplicate, "IN_MEMORY_MAX", 5000)
+    tested, oracle = shard(tmp_path, memory=1 << 30), DedupOracle(None, 1)
+    tested._fingerprints = FingerprintSet(None, 1, IDS_MAX)
+    for part in parts(rows):
+        assert judged(tested, part) == expected(oracle, part)
+    for deduplicator in (tested, shard(tmp_path, tested.snapshot(), memory=1 << 30)):
+        assert deduplicator._fingerprints.records_in_memory <= 5000
+        assert judged(deduplicator, rows) == expected(oracle, rows)
 
 
 @pytest.mark.parametrize("suffix", ["fps", "idx"])

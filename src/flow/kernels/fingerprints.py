@@ -51,6 +51,7 @@ def _where(filed: Filed) -> tuple[int, int, int, int]:
 
 
 SEGMENT_IDS_MAX = 1 << 26
+RECORDS_MAX: int = _dedup.RECORDS_MAX
 
 
 class FingerprintSet:
@@ -114,6 +115,11 @@ class FingerprintSet:
     def memory_bytes(self) -> int:
         """Without memory that waits to be filled again, of which `release` leaves as much as it is told."""
         return self._set.memory_bytes()
+
+    @property
+    def records_in_memory(self) -> int:
+        """Of those that have not left for their files; RECORDS_MAX at most, as many as an index can number."""
+        return self._set.records_in_memory()
 
     def release(self, bytes_max: int) -> None:
         """Gives memory back that waits to be filled again, as far as all of it would be more than so many bytes."""

@@ -10,7 +10,7 @@ from bytewax.operators import StatefulBatchLogic
 from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows, Verdicts
-from ..kernels.fingerprints import SEGMENT_IDS_MAX, Filtering, FingerprintSet
+from ..kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, Filtering, FingerprintSet
 from ..state.files import explain
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import RECORD_BYTES, SegmentFiles
@@ -19,6 +19,8 @@ from .route import Routed
 MANIFEST = "shard"
 APPEND_RECORDS = 1 << 17
 """Fingerprints that are held back until they are written: few enough to be in the cache still."""
+IN_MEMORY_MAX = RECORDS_MAX - 2 * SEGMENT_IDS_MAX
+"""Fingerprints that a shard keeps in memory, however much there may be of it, with room for what comes meanwhile."""
 ACTIVE_BYTES_MAX = 48
 """What an id takes in the active segment, when its index has just doubled."""
 
@@ -124,9 +126,9 @@ class Deduplicator:
     def _keep_within_memory(self) -> None:
         """Lets the oldest sealed segments leave memory for their files."""
         bytes_max = self._memory_bytes_max * 13 // 16
-        if self.memory_bytes > bytes_max and (sealed := self._fingerprints.sealed_in_memory()):
+        if self._is_beyond(bytes_max) and (sealed := self._fingerprints.sealed_in_memory()):
             self._files.sync()
-            while sealed and self.memory_bytes > bytes_max:
+            while sealed and self._is_beyond(bytes_max):
                 number = sealed.pop(0)
                 self._fingerprints.leave_memory(number, self._files.file(number, *self._fingerprints.packed(number)))
         self._fingerprints.release(bytes_max)
@@ -135,6 +137,9 @@ class Deduplicator:
                 f"{self.shard}: {len(self._fingerprints)} fingerprints take {self.memory_bytes} bytes of memory, too "
                 "much for its share of dedup.memory_max; raise it, or shorten dedup.horizon; nothing is lost"
             )
+
+    def _is_beyond(self, bytes_max: int) -> bool:
+        return self.memory_bytes > bytes_max or self._fingerprints.records_in_memory > IN_MEMORY_MAX
 
     def snapshot(self) -> dict[str, Any]:
         """Appends what was learnt to the segment files, synced, and says how far they go.
