@@ -207,11 +207,11 @@ def retired_segments_deleted_at_once(world: World) -> Iterator[None]:
 def horizon_one_slice_short(world: World) -> Iterator[None]:
     judge = FingerprintSet.judge
 
-    def short(self: FingerprintSet, *args: Any) -> Verdicts:
+    def short(self: FingerprintSet, *args: Any, **named: Any) -> Verdicts:
         kernel, horizon_us = self._set, world.options.horizon_us
         if horizon_us is not None:
             kernel.horizon_us = horizon_us - kernel.slice_us
-        return judge(self, *args)
+        return judge(self, *args, **named)
 
     with patch.object(FingerprintSet, "judge", short):
         yield
@@ -221,8 +221,8 @@ def horizon_one_slice_short(world: World) -> Iterator[None]:
 def conflicting_counted_as_new(world: World) -> Iterator[None]:
     judge = FingerprintSet.judge
 
-    def lenient(self: FingerprintSet, *args: Any) -> Verdicts:
-        found = judge(self, *args)
+    def lenient(self: FingerprintSet, *args: Any, **named: Any) -> Verdicts:
+        found = judge(self, *args, **named)
         rows = sorted(row for buffer in (found.accepted, found.conflicting) for row in memoryview(buffer).cast("I"))
         accepted = pa.py_buffer(b"".join(row.to_bytes(4, "little") for row in rows))
         return found._replace(
@@ -237,9 +237,9 @@ def conflicting_counted_as_new(world: World) -> Iterator[None]:
 def watermark_from_wall_clock(world: World) -> Iterator[None]:
     judge = FingerprintSet.judge
 
-    def hurried(self: FingerprintSet, *args: Any) -> Verdicts:
+    def hurried(self: FingerprintSet, *args: Any, **named: Any) -> Verdicts:
         self.restore_watermark(world.clock())
-        return judge(self, *args)
+        return judge(self, *args, **named)
 
     with patch.object(FingerprintSet, "judge", hurried):
         yield
