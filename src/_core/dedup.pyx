@@ -29,8 +29,8 @@ from .lines cimport (
 from .memory cimport grown
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
 from .records cimport (
-    BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_close, records_drop, records_live,
-    records_release, records_room
+    BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_close, records_drop,
+    records_live, records_release, records_room
 )
 from .segment cimport (
     LOOKAHEAD, UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
