@@ -10,7 +10,7 @@ Memory: a ValueTable is an open-addressing table of 32-byte slots, at most half 
 and the text for each value that a book names. A CheckTable has 32 bytes a check. Neither changes once it is made, so
 that any number of threads may read it. A call takes 140 KB, of which it touches what its sequences of meters need.
 Cost: 5 ns an event of three meters under 20 checks of four columns, one of them a list of 10,000 customers, all of
-them in the dictionary (1 ns of it), in a batch of 131,072; 8 ns with a sum and a speed besides, and 9 to 10 where
+them in the dictionary (1 ns of it), in a batch of 131,072; 8 ns with a sum and a speed besides, and 9.5 to 10.5 where
 some events have other meters than the rest (benchmarks/rules.py). Events of more than eight meters, if not all have the
 same, are added up one by one.
 Proved by: tests/parity/test_rules.py against tests/oracle/rules.py, which asks each rule about each event.
