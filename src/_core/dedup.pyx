@@ -146,7 +146,7 @@ cdef class FingerprintSet:
         self._note_files()
         return 0
 
-    cdef void _note_files(self) noexcept:
+    cdef void _note_files(self) noexcept nogil:
         cdef int s
         self.filed_count = 0
         for s in range(self.count - 1, -1, -1):
