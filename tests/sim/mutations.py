@@ -2,12 +2,14 @@
 
 Goal: show that each promise of exactly-once is really tested. Method: a mutation replaces one small thing
 in the real code while a seed runs; tests/sim/test_mutations.py wants a failing seed for each. The missing
-fsyncs are taken out at the disk, so that they name what must be synced and not who does it.
+fsyncs are taken out at the disk, so that they name what must be synced and not who does it. Where the code
+itself would notice at the next start and stop, its check is taken out as well (`_unnoticed`): the oracle has
+to see what is wrong.
 """
 
 import fcntl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from flow.state.ledger import LedgerWriter
 from flow.state.manifest import seal
 from flow.steps.combine import BlockBuilder
 from flow.steps.deduplicate import Deduplicator
+from flow.store.client import StoreUnavailable
 
 from .world import Break, World
 
@@ -67,6 +70,16 @@ def _mutation(why: str, **given: Any) -> Callable[[Callable[[World], Iterator[No
     return register
 
 
+@contextmanager
+def _unnoticed() -> Iterator[None]:
+    """Without the checks of a start that the recovery store has not gone back, and that all fingerprints are there."""
+    with (
+        patch.object(Outbox, "begin", lambda self, block: None),
+        patch.object(FingerprintSet, "__len__", lambda self: 0),
+    ):
+        yield
+
+
 # ---- Blocks and tokens --------------------------------------------------------------------------------------------
 
 
@@ -79,9 +92,11 @@ def publish_at_cut(world: World) -> Iterator[None]:
         if self._cut is not None:
             self._publisher.submit(self._outbox, self._cut)
             self._cut = None
+            with suppress(StoreUnavailable):
+                self._publisher.publish_next()
         return manifest
 
-    with patch.object(Writer, "snapshot", eager):
+    with patch.object(Writer, "snapshot", eager), _unnoticed():
         yield
 
 
@@ -119,7 +134,7 @@ def uncommitted_blocks_kept(world: World) -> Iterator[None]:
 @_mutation("a frozen block that is not published again after a restart is lost")
 def frozen_blocks_dropped(world: World) -> Iterator[None]:
     resume = Outbox.resume
-    with patch.object(Outbox, "resume", lambda self, last, in_store: resume(self, None, in_store)):
+    with patch.object(Outbox, "resume", lambda self, last, in_store: resume(self, None, in_store)), _unnoticed():
         yield
 
 
@@ -147,7 +162,11 @@ def lock_not_taken(world: World) -> Iterator[None]:
 @_mutation("fingerprints that are only in memory are forgotten by a crash")
 def journal_not_appended(world: World) -> Iterator[None]:
     take = FingerprintSet.take_journal
-    with patch.object(FingerprintSet, "take_journal", lambda self: [(n, at, b"") for n, at, _ in take(self)]):
+    with (
+        patch.object(FingerprintSet, "take_journal", lambda self: [(n, at, b"") for n, at, _ in take(self)]),
+        patch.object(Deduplicator, "_keep_within_memory", lambda self: None),  # files that it needs are not there
+        _unnoticed(),
+    ):
         yield
 
 
@@ -165,6 +184,7 @@ def segments_not_cut_back(world: World) -> Iterator[None]:
     with (
         patch.object(flow.state.segments, "cut_back", adopt),
         patch.object(flow.state.segments.SegmentFiles, "read", whole),
+        _unnoticed(),
     ):
         yield
 
@@ -188,7 +208,15 @@ def manifest_of_the_epoch_before(world: World) -> Iterator[None]:
     horizon_us=10**8,
     gap_us=10**7,
     segment_ids_max=4,
-    crash_step=0.02,
+    crash_step=0.03,
+    lives_max=7,
+    shards=1,
+    epoch_steps_max=8,
+    events=60,
+    duplicate=0.0,
+    late=0.0,
+    bad=0.0,
+    commands=0,
 )
 def retired_segments_deleted_at_once(world: World) -> Iterator[None]:
     snapshot = Deduplicator.snapshot

@@ -1,4 +1,8 @@
-"""The simulator must find every invariant that is broken on purpose, within a few seeds."""
+"""The simulator must find every invariant that is broken on purpose, within a few seeds.
+
+It finds one by a verdict: of the oracle, or that the code stopped although no fault made it. A mutation that breaks
+itself raises something else, which ends its test.
+"""
 
 import pytest
 
@@ -13,7 +17,6 @@ def test_the_simulator_finds(mutation: Mutation) -> None:
     for seed in range(SEEDS_MAX):
         try:
             simulate(seed, broken=mutation.broken, given=mutation.given)
-        except SimulationFailed as failed:
-            assert not isinstance(failed.__cause__, TypeError | AttributeError), f"it breaks itself: {failed.__cause__}"
+        except SimulationFailed:
             return
     pytest.fail(f"{mutation.name}: {SEEDS_MAX} seeds passed, though {mutation.why}")

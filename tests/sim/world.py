@@ -20,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from flow import faults
-from flow.errors import StateError
+from flow.errors import StateError, TallyflowError
 from flow.store.client import StoreUnavailable
 
 from .audit import audit
@@ -128,7 +128,10 @@ class World:
     # -- lives
 
     def run(self) -> None:
-        """Raises SimulationFailed."""
+        """Raises SimulationFailed where the code under test is wrong: so it is too if it stops, and no fault made it.
+
+        Any other exception is a defect of the simulator, or of a mutation.
+        """
         for line in self.options.lines():
             self.say(f"option {line}")
         before = 0
@@ -141,10 +144,11 @@ class World:
                 before = self.store.inserts
                 self._live(number + 1)
                 problems = audit(self)
-        except SimulationFailed:
-            raise
+        except TallyflowError as error:
+            raise self.failed([f"it stopped, and nothing had made it: {type(error).__name__}: {error}"]) from error
         except Exception as error:
-            raise self.failed([f"{type(error).__name__}: {error}"]) from error
+            error.add_note(f"seed {self.seed}; {self._to_see_it()}")
+            raise
         finally:
             self.disk.close()
         if self.store.inserts != before:
@@ -156,7 +160,10 @@ class World:
         for problem in problems:
             self.say(f"WRONG: {problem}")
         shown = "\n  ".join(problems[:12])
-        return SimulationFailed(f"seed {self.seed}:\n  {shown}\nto see it: python -m tests.sim {self.seed} --verbose")
+        return SimulationFailed(f"seed {self.seed}:\n  {shown}\n{self._to_see_it()}")
+
+    def _to_see_it(self) -> str:
+        return f"to see it: python -m tests.sim {self.seed} --verbose"
 
     @contextmanager
     def _at_hand(self) -> Iterator[None]:
