@@ -19,20 +19,20 @@ _BUSY_S = 30
 
 def last_snapshots(recovery: Path, step: str) -> dict[str, bytes]:
     """The snapshot that a restart would load, of each key of a step. Raises StateError."""
-    try:
-        with ExitStack() as opened:
-            parts = [_open(path, opened) for path in sorted(recovery.glob("part-*.sqlite3"))]
-            return _last_snapshots(parts, step) if parts else {}
-    except (sqlite3.Error, pickle.UnpicklingError) as error:
-        raise StateError(f"{recovery}: cannot be read ({error}); see whether the disk is well") from error
+    with ExitStack() as opened:
+        parts = {path: _open(path, opened) for path in sorted(recovery.glob("part-*.sqlite3"))}
+        return _last_snapshots(parts, step) if parts else {}
 
 
 def _open(path: Path, opened: ExitStack) -> sqlite3.Connection:
-    part = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None)
+    try:
+        part = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None)
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
     return opened.enter_context(closing(part))
 
 
-def _last_snapshots(parts: list[sqlite3.Connection], step: str) -> dict[str, bytes]:
+def _last_snapshots(parts: dict[Path, sqlite3.Connection], step: str) -> dict[str, bytes]:
     execution, _ = _resume_point(parts)
     while True:
         kept = _rows(parts, "SELECT snap_epoch, state_key, ser_change FROM snaps WHERE step_id = ?", step)
@@ -42,17 +42,39 @@ def _last_snapshots(parts: list[sqlite3.Connection], step: str) -> dict[str, byt
         if now == execution:
             break
         execution = now
-    last = {key: change for epoch, key, change in sorted(kept, key=lambda row: row[0]) if epoch < resume_epoch}
-    return {key: pickle.loads(change) for key, change in last.items() if change is not None}
+    committed = sorted((row for row in kept if row[1] < resume_epoch), key=lambda row: row[1])
+    last = {key: (path, change) for path, _, key, change in committed}
+    return {key: _unpickled(path, change) for key, (path, change) in last.items() if change is not None}
 
 
-def _resume_point(parts: list[sqlite3.Connection]) -> tuple[int, int]:
+def _unpickled(path: Path, change: bytes) -> bytes:
+    try:
+        snapshot = pickle.loads(change)
+    except Exception as error:  # of damaged bytes it raises whatever they happen to lead it to
+        raise _damaged(path, error) from error
+    if not isinstance(snapshot, bytes):
+        raise _damaged(path, f"a snapshot is {type(snapshot).__name__}")
+    return snapshot
+
+
+def _damaged(path: Path, why: object) -> StateError:
+    return StateError(f"{path}: cannot be read ({why}); see whether the disk is well")
+
+
+def _resume_point(parts: dict[Path, sqlite3.Connection]) -> tuple[int, int]:
     """The newest execution, and the epoch in which the next one begins: the least that all its workers have reached."""
     executions = _rows(parts, "SELECT ex_num, worker_count, resume_epoch FROM exs")
-    number, workers, began = max(executions, default=(0, 0, 0))
-    reached = [epoch for (epoch,) in _rows(parts, "SELECT worker_frontier FROM fronts WHERE ex_num = ?", number)]
+    number, workers, began = max((row[1:] for row in executions), default=(0, 0, 0))
+    reached = [epoch for _, epoch in _rows(parts, "SELECT worker_frontier FROM fronts WHERE ex_num = ?", number)]
     return number, min(reached) if workers and len(reached) == workers else began
 
 
-def _rows(parts: list[sqlite3.Connection], query: str, *values: object) -> list[tuple[Any, ...]]:
-    return [row for part in parts for row in part.execute(query, values)]
+def _rows(parts: dict[Path, sqlite3.Connection], query: str, *values: object) -> list[tuple[Any, ...]]:
+    """Each behind the file that it is of."""
+    rows: list[tuple[Any, ...]] = []
+    for path, part in parts.items():
+        try:
+            rows += [(path, *row) for row in part.execute(query, values)]
+        except sqlite3.Error as error:
+            raise _damaged(path, error) from error
+    return rows
