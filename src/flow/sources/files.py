@@ -86,7 +86,7 @@ class Progress:
 class FilesSource(FixedPartitionedSource[Item, bytes]):
     """Reads every file to its end, then ends.
 
-    `prepare` is done to each item on the reader's own thread, ahead of the dataflow.
+    `prepare` is done to each item on a thread of the reader, ahead of the dataflow.
     """
 
     def __init__(
@@ -117,34 +117,37 @@ class FilesSource(FixedPartitionedSource[Item, bytes]):
         if resume_state is not None:
             kept = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["files"]
         progress = {name: Progress(*fields) for name, fields in kept.items()}
-        items = _all(mine, self._format, progress, self._batch_rows, self._prepare)
-        return _Reader(items, progress, self._flow, self._readers, leads=number == 0)
+        items = Ahead(_all(mine, self._format, progress, self._batch_rows), self._prepared, self._readers)
+        return _Reader(items, progress, self._flow, leads=number == 0)
+
+    def _prepared(self, item: Item | None) -> Item | None:
+        return None if item is None else self._prepare(item)
 
 
 def read_files(paths: list[Path], format: str, batch_rows: int) -> Iterator[Lines | Columns | Unreadable]:
     """All that the files hold, from beginning to end, outside of a job. Raises SourceError."""
-    found = _all(paths, format, {}, batch_rows, lambda item: item)
-    return (item for item, _, _ in found if isinstance(item, Lines | Columns | Unreadable))
+    found = _all(paths, format, {}, batch_rows)
+    return (item for item, _ in found if isinstance(item, Lines | Columns | Unreadable))
 
 
-ReadSoFar = tuple[Item | None, str, Progress]
-"""An item, and how far its file is read with it; without an item: the file is done."""
+ReadSoFar = tuple[str, Progress]
+"""A file, and how far it is read."""
+ItemsAhead = Ahead[Item | None, Item | None, ReadSoFar]
+"""None: the file is done."""
 
 
 class _Reader(PausingPartition[Item]):
-    def __init__(
-        self, items: Iterator[ReadSoFar], progress: dict[str, Progress], flow: Flow, readers: int, *, leads: bool
-    ) -> None:
+    def __init__(self, items: ItemsAhead, progress: dict[str, Progress], flow: Flow, *, leads: bool) -> None:
         super().__init__(flow, leads=leads)
         self._progress = progress
-        self._items = Ahead(items, readers)
+        self._items = items
 
     def read(self) -> list[Item] | None:
         while True:
             read = self._items.take()
             if read is None:
                 return None
-            item, name, self._progress[name] = read
+            item, (name, self._progress[name]) = read
             if item is not None:
                 return [item]
 
@@ -157,12 +160,9 @@ class _Reader(PausingPartition[Item]):
 
 
 def _all(
-    files: list[Path],
-    format: str,
-    progress_before: dict[str, Progress],
-    batch_rows: int,
-    prepare: Callable[[Item], Item],
-) -> Iterator[ReadSoFar]:
+    files: list[Path], format: str, progress_before: dict[str, Progress], batch_rows: int
+) -> Iterator[tuple[Item | None, ReadSoFar]]:
+    """What the files hold; behind each, None: it is done."""
     for path in files:
         name = str(path)
         try:
@@ -176,8 +176,8 @@ def _all(
                 head = _head(path, HEAD_BYTES)
                 progress = Progress(0, 0, zlib.crc32(head), len(head), False)
             for item in _read(path, format_of(path, format), progress, batch_rows):
-                yield prepare(item), name, replace(progress)
-            yield None, name, replace(progress, size=size, done=True)
+                yield item, (name, replace(progress))
+            yield None, (name, replace(progress, size=size, done=True))
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 

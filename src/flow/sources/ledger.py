@@ -27,7 +27,7 @@ class LedgerSource(FixedPartitionedSource[Item, bytes]):
     def __init__(
         self, folder: Path, readers: int, batch_rows: int, flow: Flow, prepare: Callable[[Decoded], Item]
     ) -> None:
-        """`prepare` is done to each batch on the reader's own thread, ahead of the dataflow."""
+        """`prepare` is done to each batch on a thread of the reader, ahead of the dataflow."""
         self._files = ledger_files(folder)
         if not self._files:
             raise SourceError(f"{folder}: no ledger files there; look at source.path and ledger in the config")
@@ -51,10 +51,10 @@ class LedgerSource(FixedPartitionedSource[Item, bytes]):
         done: dict[str, int] = {}
         if resume_state is not None:
             done = unseal(resume_state, MANIFEST, f"recovery store, step {step_id}, {for_part}")["rows"]
-        items = ((self._prepare(item), name, end) for item, name, end in self._all(mine, dict(done)))
-        return _Reader(items, done, self._flow, self._readers, leads=number == 0)
+        items = Ahead(self._all(mine, dict(done)), self._prepare, self._readers)
+        return _Reader(items, done, self._flow, leads=number == 0)
 
-    def _all(self, names: list[str], done: dict[str, int]) -> Iterator[tuple[Decoded, str, int]]:
+    def _all(self, names: list[str], done: dict[str, int]) -> Iterator[tuple[Decoded, tuple[str, int]]]:
         """Batches behind what is `done` of each file, and how far it is read with them."""
         for name in names:
             path = self._folder / name
@@ -64,7 +64,7 @@ class LedgerSource(FixedPartitionedSource[Item, bytes]):
                     for batch in file.batches(self._batch_rows, _READ):
                         end = row + batch.num_rows
                         if row >= done.get(name, 0):
-                            yield _decoded(str(path), row, batch), name, end
+                            yield _decoded(str(path), row, batch), (name, end)
                         row = end
             except (OSError, pa.ArrowException) as error:
                 raise SourceError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
@@ -72,17 +72,17 @@ class LedgerSource(FixedPartitionedSource[Item, bytes]):
 
 class _Reader(PausingPartition[Item]):
     def __init__(
-        self, items: Iterator[tuple[Item, str, int]], done: dict[str, int], flow: Flow, readers: int, *, leads: bool
+        self, items: Ahead[Decoded, Item, tuple[str, int]], done: dict[str, int], flow: Flow, *, leads: bool
     ) -> None:
         super().__init__(flow, leads=leads)
         self._done = done
-        self._items = Ahead(items, readers)
+        self._items = items
 
     def read(self) -> list[Item] | None:
         read = self._items.take()
         if read is None:
             return None
-        item, name, self._done[name] = read
+        item, (name, self._done[name]) = read
         return [item]
 
     def close(self) -> None:

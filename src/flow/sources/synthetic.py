@@ -23,7 +23,7 @@ class SyntheticSource(FixedPartitionedSource[Item, bytes]):
     batch_rows: int
     flow: Flow
     prepare: Callable[[Item], Item]
-    """Done to each batch on the reader's own thread, ahead of the dataflow."""
+    """Done to each batch on a thread of the reader, ahead of the dataflow."""
 
     def list_parts(self) -> list[str]:
         return [f"reader-{number:03d}" for number in range(self.readers)]
@@ -41,7 +41,7 @@ class _Reader(PausingPartition[Item]):
         super().__init__(source.flow, leads=number == 0)
         self._next = first
         self._batch_rows = batch_rows
-        self._made = Ahead(_batches(source, first, batch_rows), source.readers)
+        self._made = Ahead(_batches(source, first, batch_rows), source.prepare, source.readers)
 
     def read(self) -> list[Item] | None:
         made = self._made.take()
@@ -66,4 +66,4 @@ def _batches(source: SyntheticSource, first: int, rows: int) -> Iterator[tuple[I
         end = min(batch_end, spec.events)
         item = Columns(f"synthetic seed {spec.seed}", first, next(batches(spec, first, end - first)))
         first = end + rows * (source.readers - 1) if end == batch_end else end
-        yield source.prepare(item), first
+        yield item, first
