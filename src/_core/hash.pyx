@@ -1,8 +1,8 @@
 """Fingerprints, payload hashes and dimension hashes of a batch of events.
 
 Memory: reads Arrow buffers in place, writes 16 little-endian bytes a row into buffers of the caller.
-Cost: about 8 ns for a fingerprint of a 36-byte id, 10 ns for the dimensions, 3 ns a meter and 5 ns for the payload hash
-of both; a third more where the events are not in the cache (benchmarks/kernels.py).
+Cost: about 5 ns for a fingerprint of a 36-byte id, and 12 ns for the other two of an event of three meters, where the
+processor has AVX-512 and eight rows are hashed at once (hash_wide.pxd); 8 and 25 ns row by row (benchmarks/kernels.py).
 Proved by: tests/parity/test_hash.py against flow/oracle/hashing.py, which is itself tested against the mmh3 package.
 
     name_hash    = murmur3(text)
@@ -17,6 +17,7 @@ Proved by: tests/parity/test_hash.py against flow/oracle/hashing.py, which is it
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 
 from .hash cimport Murmur, fmix64, hash_pair, mix_first, mix_second, murmur3, murmur_end, murmur_take
+from .hash_wide cimport want_wide, wide_fingerprints, wide_payloads
 from .int128 cimport u128, u128_hi, u128_lo, u128_load, u128_make, u128_store, u128_wrapping_add
 from .status cimport CORE_SOURCE_HASH
 
@@ -24,6 +25,11 @@ SOURCE_HASH = CORE_SOURCE_HASH.decode()
 
 cdef enum:
     DIMENSIONS = 6  # customer, project, feature, model, region, service_tier
+
+
+def use_vectors(bint wanted):
+    """Whether rows are hashed eight at a time from now on: if it is wanted, and the processor can (hash_wide.pxd)."""
+    return want_wide(wanted)
 
 
 def hash_strings(uintptr_t offsets, uintptr_t data, int64_t count, uintptr_t out):
@@ -56,10 +62,11 @@ def fingerprints(
     cdef const int32_t *index = <const int32_t *>source_index  # IN
     cdef const char *seeds = <const char *>source_hashes  # IN
     cdef char *hashes = <char *>out  # OUT
-    cdef int64_t i
+    cdef int64_t i, done
     cdef u128 seed
     with nogil:
-        for i in range(rows):
+        done = wide_fingerprints(rows, starts, text, index, seeds, hashes)
+        for i in range(done, rows):
             seed = u128_load(seeds + 16 * <int64_t>index[i])
             u128_store(
                 hashes + 16 * i,
@@ -75,6 +82,7 @@ def payload_hashes(
     uintptr_t meter_index,
     uintptr_t quantities,
     uintptr_t meter_hashes,
+    int64_t meter_count,
     uintptr_t out_dims,
     uintptr_t out_payload,
 ):
@@ -82,7 +90,7 @@ def payload_hashes(
 
     `dim_index`/`mixed_dims`: six addresses each, int32 codes a row, and the hash of each dictionary value behind
     `mix_blocks`: that is half of the work, and a batch has fewer values than rows. Usage: int32 offsets [rows + 1] into
-    int32 `meter_index` and int64 `quantities`; `meter_hashes` 16 bytes a dictionary value.
+    int32 `meter_index` and int64 `quantities`; `meter_hashes` 16 bytes each of `meter_count` dictionary values.
     """
     cdef const int32_t *index[DIMENSIONS]
     cdef const uint64_t *mixed[DIMENSIONS]
@@ -93,7 +101,7 @@ def payload_hashes(
     cdef const char *names = <const char *>meter_hashes  # IN
     cdef char *dims_out = <char *>out_dims  # OUT
     cdef char *payload_out = <char *>out_payload  # OUT
-    cdef int64_t i, j, d
+    cdef int64_t i, j, d, done
     cdef Murmur state
     cdef u128 dims, usage, name
     if len(dim_index) != DIMENSIONS or len(mixed_dims) != DIMENSIONS:
@@ -102,7 +110,8 @@ def payload_hashes(
         index[d] = <const int32_t *><uintptr_t>dim_index[d]
         mixed[d] = <const uint64_t *><uintptr_t>mixed_dims[d]
     with nogil:
-        for i in range(rows):
+        done = wide_payloads(rows, index, mixed, starts, meters, quantity, names, meter_count, dims_out, payload_out)
+        for i in range(done, rows):
             state = Murmur(0, 0)
             for d in range(DIMENSIONS):
                 words = mixed[d] + 2 * <int64_t>index[d][i]

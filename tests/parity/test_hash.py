@@ -1,4 +1,5 @@
-"""Goal: the hash kernel is flow.oracle.hashing, bit by bit. Method: tables of edges first, then random batches."""
+"""Goal: the hash kernel is flow.oracle.hashing, bit by bit. Method: tables of edges first, then random batches; each is
+hashed row by row and, where the processor can, eight rows at a time."""
 
 import itertools
 
@@ -21,13 +22,23 @@ from tests.oracle.batches import (
     wide,
 )
 
+from _core import hash as kernel
 from flow.kernels import Identity, identify, name_hash, split_by_shard
 from flow.oracle import hashing
 from flow.schema import DIMENSIONS
 
 
-def check(events: list[PlainEvent], batch: pa.RecordBatch) -> Identity:
+def both_ways(batch: pa.RecordBatch) -> Identity:
+    kernel.use_vectors(False)
+    by_row = identify(batch)
+    kernel.use_vectors(True)
     identity = identify(batch)
+    assert [bytes(part) for part in identity] == [bytes(part) for part in by_row]
+    return identity
+
+
+def check(events: list[PlainEvent], batch: pa.RecordBatch) -> Identity:
+    identity = both_ways(batch)
     assert numbers(identity.fingerprint) == [hashing.fingerprint(e["source"], e["id"]) for e in events]
     assert numbers(identity.dims) == [hashing.dims_hash(event) for event in events]
     assert numbers(identity.payload) == [hashing.payload_hash(event, event["usage"]) for event in events]
@@ -56,6 +67,18 @@ def test_ids_and_sources_of_every_length() -> None:
     """MurmurHash3 has a tail of 0 to 15 bytes behind blocks of 16, cut at 8."""
     texts = ["aé"[n % 2] * n for n in range(50)]
     events = [plain_event(id=text, source=texts[-n]) for n, text in enumerate(texts)]
+    check(events, event_batch(events))
+
+
+@pytest.mark.parametrize("meters", [1, 3, 8, 9])
+def test_rows_that_are_alike(meters: int) -> None:
+    """Most are: ids of one length, the same meters; and a row among them that is not."""
+    usage = [(f"m{n}", 10**18 - n) for n in range(meters)]
+    events = [plain_event(id=f"{n:036}", usage=usage) for n in range(67)]
+    events[13] |= {"id": "short"}
+    events[22] |= {"usage": []}
+    events[35] |= {"usage": [(f"n{n}", n) for n in range(70)]}
+    events[44] |= {"id": "long" * 100}
     check(events, event_batch(events))
 
 

@@ -111,6 +111,7 @@ def identify(events: pa.RecordBatch) -> Identity:
         usage.meters,
         usage.quantities,
         meter_hashes.address,
+        len(usage.names),
         identity.dims.address,
         identity.payload.address,
     )
