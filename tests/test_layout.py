@@ -59,7 +59,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "prometheus_client opentelemetry",
     ),
     "run": ("errors faults config prices state rules steps store sinks job metrics reconcile", "bytewax"),
-    "cluster": ("errors config logs prices state store job run", ""),
+    "cluster": ("errors config logs prices state steps store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
     "trial": ("errors schema prices state kernels rules steps sources", "pyarrow"),

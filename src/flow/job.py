@@ -35,6 +35,7 @@ from .state.ledger import LedgerWriter
 from .steps.batches import Columns, Decoded, Heartbeat, Limits, Lines, Unreadable
 from .steps.decode import decode
 from .steps.deduplicate import DeduplicateLogic, Judged, MakeDeduplicator
+from .steps.parcel import Parcel, parcels
 from .steps.rate import Rated, Rater
 from .steps.route import Routed, identified, route, route_heartbeat
 from .steps.shards import shard_keys, shard_name
@@ -78,7 +79,7 @@ class Job:
     process: int = 0
     """Number of this process among those of its host, and how many they are."""
     processes: int = 1
-    compact: bool = False
+    in_cluster: bool = False
     """Whether batches may go to other processes."""
     drained: bool = False
     """Whether the dataflow has ended; what is left is to publish."""
@@ -167,11 +168,13 @@ class Job:
             return decoded
         return self.rules.check(decoded, now_us, accepted_before=isinstance(item, Decoded))
 
-    def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed]]:
+    def route(self, decoded: Decoded | Heartbeat) -> Iterator[tuple[str, Routed | Parcel]]:
         """Splits a batch over the shards, under their Bytewax keys."""
         shards = self.config.shards
         parts = route_heartbeat(shards) if isinstance(decoded, Heartbeat) else route(decoded, shards)
-        return ((self._keys[routed.shard], routed.compact() if self.compact else routed) for routed in parts)
+        if self.in_cluster:
+            return ((self._keys[parcel.routed.shard], parcel) for parcel in parcels(parts))
+        return ((self._keys[routed.shard], routed) for routed in parts)
 
     def deduplicate(self, resume_state: bytes | None) -> DeduplicateLogic:
         """The logic of one shard, from its snapshot or new."""
@@ -195,7 +198,7 @@ class Job:
     def _rated_elsewhere_until_us(self) -> int:
         """An instant that other processes will not have rated beyond when they learn of what is known here now: no
         event is accepted whose time is further ahead than the clock skew."""
-        return self.clock() + self.config.limits.clock_skew_us + LEARN_US if self.compact else -1
+        return self.clock() + self.config.limits.clock_skew_us + LEARN_US if self.in_cluster else -1
 
     def _make_writer(self, name: str) -> Writer:
         """Combine and outbox of one shard."""

@@ -14,6 +14,7 @@ from ..config import Config
 from ..errors import EngineStopped, TallyflowError
 from ..prices.book import PriceBook
 from ..run import Claim, Share
+from ..steps.shelf import Shelf
 from .task import Board, Report, Sign, Task, new_paper, read_paper
 
 BEGIN_S = 60.0
@@ -94,20 +95,21 @@ class Crew:
 
     def start(self, attempt: Attempt, first: int, lock: int) -> None:
         """Starts them; `first` is the number of the first among all of the cluster, `lock` the lock they work under."""
-        descriptor = Board.new(self.processes)
+        board, shelf = Board.new(self.processes), Shelf.new(self.processes)
         try:
-            self._board = Board(descriptor)
+            self._board = Board(board)
             for number in range(first, first + self.processes):
                 task = Task(
                     *(self._config, self._book, attempt.claim, number, attempt.addresses, self._threads),
                     *(self._host, first),
                 )
-                self._workers.append(_Worker(task, lock, descriptor))
+                self._workers.append(_Worker(task, lock, board, shelf))
         except BaseException:
             self.end()
             raise
         finally:
-            os.close(descriptor)
+            os.close(board)
+            os.close(shelf)
 
     def stop(self) -> None:
         """Asks them to end their input."""
@@ -145,16 +147,16 @@ class Crew:
 class _Worker:
     """One worker process, seen from the supervisor."""
 
-    def __init__(self, task: Task, lock: int, board: int) -> None:
+    def __init__(self, task: Task, lock: int, board: int, shelf: int) -> None:
         self._number = task.process
         self._quiet = Quiet()
         self._paper = new_paper(task)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.worker", *map(str, (lock, self._paper, board))],
+                [sys.executable, "-P", "-m", f"{__package__}.worker", *map(str, (lock, self._paper, board, shelf))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # Bytewax says there that it waits for the others
-                pass_fds=(lock, self._paper, board),
+                pass_fds=(lock, self._paper, board, shelf),
                 start_new_session=True,  # or the keys of a terminal would reach it
                 bufsize=0,
             )

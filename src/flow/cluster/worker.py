@@ -1,4 +1,5 @@
-"""One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BOARD`, as only the supervisor calls it.
+"""One worker process of a cluster: `python -m flow.cluster.worker LOCK PAPER BOARD SHELF`, as only the supervisor
+calls it.
 
 It owns nothing: lock, term and balance are the supervisor's. It may die at any time, by itself or because the
 supervisor went: the next attempt goes on from the last epoch.
@@ -19,6 +20,8 @@ from ..logs import set_up
 from ..run import make_job, work
 from ..state.directory import StateDirectory
 from ..state.manifest import DamagedManifest
+from ..steps.shards import rated_where_written
+from ..steps.shelf import Shelf, use
 from .failure import FirstFailure
 from .task import Board, Sign, Task, read_paper, write_paper
 
@@ -26,7 +29,7 @@ STDIN = 0
 LOOK_S = 0.1
 
 
-def main(lock: int, paper: int, board: int) -> None:
+def main(lock: int, paper: int, board: int, shelf: int) -> None:
     """Does the task that stands on the paper, and leaves a report there. The arguments are descriptors."""
     # A terminal or a service manager may signal all processes of the job. The supervisor decides what that means.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -40,7 +43,9 @@ def main(lock: int, paper: int, board: int) -> None:
         job = make_job(task.config, task.book, directory, task.claim)
         shared = Board(board)
         job.process, job.processes = task.process - task.first, shared.processes
-        job.compact = True
+        job.in_cluster = True
+        if _shares_memory(task, shared.processes):
+            use(Shelf(shelf, job.process))
         job.waiting_bytes = shared.waiting_bytes
 
         def show(beats: int) -> None:
@@ -53,6 +58,13 @@ def main(lock: int, paper: int, board: int) -> None:
         write_paper(paper, work(job, task.threads, task.addresses, task.process))
     except TallyflowError as error:
         write_paper(paper, _explained(error, first.error, task.config.state_dir))
+
+
+def _shares_memory(task: Task, processes: int) -> bool:
+    """Whether batches are sent by the shelf: all processes are of this host, and only batches have to be sent, not what
+    is made of them, which would take along all that lies there."""
+    workers = len(task.addresses) * task.threads
+    return len(task.addresses) == processes and rated_where_written(task.claim.lineage.keys, workers)
 
 
 def _explained(error: TallyflowError, first: Exception | None, state_dir: Path) -> TallyflowError:

@@ -14,6 +14,7 @@ from ..kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, Filtering, Fing
 from ..state.files import explain
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.segments import RECORD_BYTES, SegmentFiles
+from .parcel import Parcel
 from .route import Routed
 
 MANIFEST = "shard"
@@ -172,7 +173,7 @@ class Deduplicator:
         }
 
 
-class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
+class DeduplicateLogic(StatefulBatchLogic[Routed | Parcel, Judged, bytes]):
     """The Bytewax shell of a Deduplicator. Bytewax tells a logic no key: a new one learns it from its first batch."""
 
     def __init__(self, make: "MakeDeduplicator", resume_state: bytes | None, begun: Collection[str] = ()) -> None:
@@ -195,9 +196,10 @@ class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
         """What its filters did since the start; on the worker's thread too."""
         return self._shard.filtering if self._shard is not None else Filtering(0, 0, 0)
 
-    def on_batch(self, values: list[Routed]) -> tuple[list[Judged], bool]:
+    def on_batch(self, values: list[Routed | Parcel]) -> tuple[list[Judged], bool]:
+        parts = [value.routed if isinstance(value, Parcel) else value for value in values]
         if self._shard is None:
-            shard = values[0].shard
+            shard = parts[0].shard
             if shard in self._begun:
                 raise DamagedManifest(
                     f"recovery store, step deduplicate, {shard}: missing, and the shard has published before; restore "
@@ -205,7 +207,7 @@ class DeduplicateLogic(StatefulBatchLogic[Routed, Judged, bytes]):
                 )
             self._shard = self._make(shard)
             self._shard.start_empty()
-        return [self._shard.judge(routed) for routed in values], StatefulBatchLogic.RETAIN
+        return [self._shard.judge(routed) for routed in parts], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> bytes:
         if self._shard is None:

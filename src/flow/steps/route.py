@@ -51,7 +51,7 @@ class Routed:
         return self.count + int(self.rejected.num_rows)
 
     def compact(self) -> "Routed":
-        """The same with only the shard's own rows: what is sent to another process, which else gets the whole batch."""
+        """The same with only the shard's own rows: what is sent to another host, which else gets the whole batch."""
         if self.rows is None:
             return self
         picked = pa.Array.from_buffers(pa.uint32(), self.count, [None, self.rows])

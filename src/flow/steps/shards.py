@@ -7,6 +7,8 @@ smallest for which the hash is the shard's own number modulo 1680, which 1 to 8 
 workers in turn, too, and what one worker has rated goes into a block there.
 """
 
+_SPREAD = 1680
+
 _NUMBERS = """
 832 2219 1410 590 580 463 1891 663 2499 848 511 1064 1255 716 198 8069 518 545 1960 4305 1545 1250 1477 663 3101 1719
 674 1820 1377 316 17 7226 252 739 892 2946 1102 398 2546 1429 2553 234 820 837 344 9520 1852 727 1996 978 2655 391 333
@@ -35,3 +37,8 @@ def shard_keys(shards: int, scheme: int) -> list[str]:
     if scheme == 1:
         return names
     return [f"{name}.{number}" for name, number in zip(names, _NUMBERS.split(), strict=False)]
+
+
+def rated_where_written(scheme: int, workers: int) -> bool:
+    """Whether with so many workers, of all processes, what one has rated goes into a block there."""
+    return scheme == 2 and _SPREAD % workers == 0
