@@ -25,16 +25,19 @@ from flow.kernels import (
 )
 from flow.kernels.fingerprints import FingerprintSet
 from flow.kernels.ledger import spread_usage
+from flow.kernels.pages import Pages
 from flow.prices.book import PriceBook, parse_price_book
 from flow.rules.book import load_rule_book
 from flow.rules.checker import Checker
 from flow.schema import DIMENSIONS as ALL_DIMENSIONS
 from flow.schema import EVENTS, STANDARD_METERS
+from flow.state.row_groups import RowGroup
 from flow.steps.batches import Limits, Lines, Rejects
 from flow.steps.combine import BlockBuilder, Rollup, Tables
 from flow.steps.correct import Corrector, cost_of
 from flow.steps.decode import decode
 from flow.steps.deduplicate import Judged
+from flow.steps.ledger_rows import ledger_rows
 from flow.steps.rate import Rater
 from flow.steps.route import Routed
 from flow.steps.watch_usage import UsageWatch
@@ -177,6 +180,19 @@ def every_kernel(rows: int, measure: Measure) -> None:
     measure("correct", rows, corrector.add, events, before, after)
     measure("cut corrections", rows, read, corrector.cut())
     measure("spread for the ledger", rows, spread_usage, events, None, rows, STANDARD_METERS)
+    but_every_hundredth = pa.py_buffer(np.delete(np.arange(rows, dtype=np.uint32), slice(None, None, 100)))
+    selected = ledger_rows(judged_batch(events, identity).routed, but_every_hundredth, rows - (rows + 99) // 100)
+    measure("pages of the ledger", rows, RowGroup(Counted(), Pages()).write, *selected)
+
+
+class Counted:
+    """A file of which nothing but its length is kept."""
+
+    length = 0
+
+    def write(self, piece: bytes | memoryview) -> int:
+        self.length += len(piece)
+        return len(piece)
 
 
 def _read(events: pa.RecordBatch, measure: Measure) -> None:

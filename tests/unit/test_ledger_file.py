@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracle.batches import PROPERTY, PlainEvent, event_batch, event_batches, judged, random_events, selection
 from tests.oracle.ledger import PlainRow, file_batch, file_row, read
+from tests.oracle.pieces import arrow_piece
 
+from flow.kernels.pages import picked
 from flow.schema import DIMENSIONS, LEDGER, LEDGER_AMENDED, LEDGER_FILE
-from flow.state.appender import Appender
 from flow.state.ledger import LedgerWriter, ledger_files, unsealed_files, unsealed_rows
 from flow.state.ledger_file import LedgerFile, as_ledger
 from flow.state.ledger_lookup import find_events
-from flow.state.pieces import Piece
 from flow.steps.batches import Amends, Messages
 from flow.steps.ledger_rows import ledger_rows
 
@@ -81,7 +82,7 @@ def test_what_is_written_is_what_was_accepted(
     routed = judged(batch).routed
     if texts is not None:
         routed = replace(routed, amends=Amends("late", pa.array(texts, pa.string())))
-    found = ledger_rows(routed, selection(rows), len(rows))
+    found = picked(*ledger_rows(routed, selection(rows), len(rows)))
     found.validate(full=True)
     positions, amends = [f"test:{row}" for row in rows], [None if texts is None else texts[row] for row in rows]
     expected = plain_rows([events[row] for row in rows], positions, amends)
@@ -105,7 +106,7 @@ def test_places_within_messages() -> None:
     columns = [positions if name == "position" else routed.events.column(name) for name in routed.events.schema.names]
     messages = Messages(np.array([0, 100, 2**31]), np.array([41, 42, 2**40]))
     events = pa.RecordBatch.from_arrays(columns, schema=routed.events.schema)
-    found = ledger_rows(replace(routed, origin="usage/3", events=events, messages=messages), None, 5)
+    found, *_ = ledger_rows(replace(routed, origin="usage/3", events=events, messages=messages), None, 5)
     texts = ["usage/3:41", "usage/3:41+30", "usage/3:42", f"usage/3:{2**40}", f"usage/3:{2**40}+7"]
     assert as_ledger(found).column("source_position").to_pylist() == texts
     parts = [file_row({**made(1, 1)[0], "source_position": text})["source_position"] for text in texts]
@@ -141,14 +142,11 @@ def test_an_open_file_of_an_older_version_is_sealed_as_it_is(tmp_path: Path) -> 
     folder = tmp_path / "ledger"
     path = folder / "open" / f"{LINEAGE}-{SHARD}-000001.pieces"
     path.parent.mkdir(parents=True)
-    end = Appender(path)
+    content = b""
     for part in (before[:25], before[25:]):
-        batch = old_batch(part)
-        piece = Piece(end, batch.schema)
-        piece.write(pa.Table.from_batches([batch]))
-        piece.close({"price_book": "b"})
-    end.sync()
-    file = {"number": 1, "length": end.length, "crc32": end.crc32, "opened_us": NOW_US, "closed": False}
+        content += arrow_piece(len(content), pa.Table.from_batches([old_batch(part)]), {"price_book": "b"})
+    path.write_bytes(content)
+    file = {"number": 1, "length": len(content), "crc32": crc32(content), "opened_us": NOW_US, "closed": False}
 
     writer = LedgerWriter(folder, LINEAGE, SHARD)
     writer.resume({"next": 2, "files": [file]})

@@ -104,7 +104,7 @@ class Writer:
         rows, count = rated.judged.accepted
         ledger = self._ledger
         if ledger is not None and count:
-            self._beside.begin(lambda: ledger.append(ledger_rows(rated.judged.routed, rows, count)))
+            self._beside.begin(lambda: ledger.append(*ledger_rows(rated.judged.routed, rows, count)))
 
     def snapshot(self) -> dict[str, Any]:
         """Cuts the block of the epoch that ends. Raises StateError, OverflowStop."""

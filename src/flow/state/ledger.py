@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from ..errors import StateError
 from ..faults import point
+from ..kernels import Rows
+from ..kernels.pages import Pages, picked
 from ..schema import DIMENSIONS, LEDGER_FILE, STANDARD_METERS
 from .appender import Appender
 from .files import append, cut_back, explain, make_folder, summed_up, sync_file, sync_folder
@@ -48,10 +50,8 @@ _NUMBERS = (
     "other_usage.key_value.value",
 )
 
-_WRITING: dict[str, Any] = {
-    # An id compresses to no less than half, for as much time as all other columns take; codes and differences of
-    # numbers, which are packed into few bits, get smaller by a twentieth.
-    "compression": {"amends": "lz4"},
+_ANEW: dict[str, Any] = {
+    "compression": {"amends": "lz4"},  # the one column that gets much smaller, see row_groups.py
     "use_dictionary": list(_CODED),
     "column_encoding": dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
     "write_statistics": ["time"],  # by which row groups are chosen
@@ -91,7 +91,8 @@ class LedgerWriter:
         self._writer = writer
         self._file_bytes = file_bytes
         self._book = book
-        self._held: list[pa.RecordBatch] = []
+        self._pages = Pages()
+        self._held: list[tuple[pa.RecordBatch, Rows, int]] = []
         self._schema = LEDGER_FILE  # of what is held, with all columns that this run has needed so far
         self._held_rows = 0
         self._piece: Piece | None = None
@@ -132,16 +133,18 @@ class LedgerWriter:
         """Whether what comes can stand behind what a file has; an older version may have begun it."""
         return all(is_of_now(piece.schema.to_arrow_schema()) for piece in footers(self.path(file.number), file.length))
 
-    def append(self, batch: pa.RecordBatch) -> None:
+    def append(self, batch: pa.RecordBatch, rows: Rows = None, count: int | None = None) -> None:
         """Takes accepted events, which are durable with the next snapshot. Raises StateError.
 
-        batch: LEDGER_FILE, and OTHER_USAGE and AMENDS where there are any.
+        batch: LEDGER_FILE, and OTHER_USAGE and AMENDS where there are any; rows, count: which of its rows, none of them
+        twice, and how many those are; without them all.
         """
+        count = batch.num_rows if count is None else count
         if new := [field for field in batch.schema if field.name not in self._schema.names]:
             self._write()
             self._schema = pa.schema([*self._schema, *new])
-        self._held.append(_with_all_columns(batch, self._schema))
-        self._held_rows += batch.num_rows
+        self._held.append((_with_all_columns(batch, self._schema), rows, count))
+        self._held_rows += count
         if self._held_rows >= GROUP_ROWS:
             self._write()
 
@@ -149,18 +152,18 @@ class LedgerWriter:
         """Writes what is held as a row group of the epoch's piece."""
         if not self._held:
             return
-        table = pa.Table.from_batches(self._held).unify_dictionaries()
+        batch, rows, count = _joined(self._held)
         self._held, self._held_rows = [], 0
         file = self._appended()
         path = self.path(file.number)
         try:
             if self._end is None:
                 self._end = Appender(path, file.length, file.crc32)
-            if self._piece is not None and self._piece.schema != table.schema:
+            if self._piece is not None and self._piece.schema != batch.schema:
                 self._end_piece()
             if self._piece is None:
-                self._piece = Piece(self._end, table.schema, **_WRITING)
-            self._piece.write(table)
+                self._piece = Piece(self._end, batch.schema, self._pages)
+            self._piece.write(batch, rows, count)
         except OSError as error:
             raise explain(error, path, "append") from error
 
@@ -239,10 +242,19 @@ class LedgerWriter:
 def _write_anew(path: Path, source: Path, pieces: list[Footer], said: dict[str, str]) -> None:
     """The rows of many small row groups in fewer larger ones, for readers at speed."""
     schema = pa.unify_schemas([piece.schema.to_arrow_schema().remove_metadata() for piece in pieces])
-    with pq.ParquetWriter(path, schema, store_schema=False, **_WRITING) as writer:
+    with pq.ParquetWriter(path, schema, store_schema=False, **_ANEW) as writer:
         for table in _grouped(table for piece in pieces for table in rows(source, piece)):
             writer.write_table(table, row_group_size=table.num_rows)
         writer.add_key_value_metadata(said)
+
+
+def _joined(held: list[tuple[pa.RecordBatch, Rows, int]]) -> tuple[pa.RecordBatch, Rows, int]:
+    """Several selections of batches as one, of one batch."""
+    if len(held) == 1:
+        return held[0]
+    table = pa.Table.from_batches([picked(batch, rows, count) for batch, rows, count in held])
+    (whole,) = table.unify_dictionaries().combine_chunks().to_batches()
+    return whole, None, whole.num_rows
 
 
 def _with_all_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

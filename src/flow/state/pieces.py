@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StateError
+from ..kernels import Rows
+from ..kernels.pages import Pages
 from .appender import Appender
+from .row_groups import RowGroup, metadata
+from .thrift import Encoded
 
 _MAGIC = b"PAR1"
-_ZEROS = bytes(1 << 20)
 _TAIL_BYTES = 8
 """Length of a footer, and magic."""
 _UNREADABLE = (OSError, pa.ArrowException)
@@ -30,49 +33,25 @@ Footer = Any
 
 
 class Piece:
-    """A piece that is being written at the end of a file. Raises StateError, OSError."""
+    """A piece that is being written at the end of a file. Raises StateError."""
 
-    def __init__(self, file: Appender, schema: pa.Schema, **options: Any) -> None:
-        """`options`: those of ParquetWriter."""
+    def __init__(self, file: Appender, schema: pa.Schema, pages: Pages) -> None:
         self.schema = schema
-        end = _End(file)
-        sink = pa.PythonFile(end, mode="w")
-        self._writer = pq.ParquetWriter(sink, schema, store_schema=False, **options)
-        end.pass_over(sink, file.length - len(_MAGIC))
+        self._file = file
+        self._pages = pages
+        self._groups: list[Encoded] = []
+        self._rows = 0
+        file.write(_MAGIC)
 
-    def write(self, table: pa.Table) -> None:
-        """Writes rows, as one row group."""
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+    def write(self, batch: pa.RecordBatch, rows: Rows, count: int) -> None:
+        """Writes the selected rows, as one row group."""
+        self._groups.append(RowGroup(self._file, self._pages).write(batch, rows, count))
+        self._rows += count
 
     def close(self, said: Mapping[str, str]) -> None:
         """Writes the footer, with what is `said` as metadata."""
-        self._writer.add_key_value_metadata(dict(said))
-        self._writer.close()
-
-
-class _End:
-    """The end of a file as Arrow sees it, which counts places from the first byte that it has written."""
-
-    closed = False
-
-    def __init__(self, file: Appender) -> None:
-        self._file: Appender | None = file
-
-    def write(self, piece: bytes) -> int:
-        return self._file.write(piece) if self._file is not None else len(piece)
-
-    def pass_over(self, sink: pa.PythonFile, count: int) -> None:
-        """Lets Arrow count bytes that are there already: it writes zeros, which go nowhere."""
-        file, self._file = self._file, None
-        while count:
-            count -= sink.write(memoryview(_ZEROS)[:count])
-        self._file = file
-
-    def flush(self) -> None:
-        """Nothing is held back for the file's end."""
-
-    def close(self) -> None:
-        """The file goes on."""
+        content = metadata(self.schema, self._groups, self._rows, said)
+        self._file.write(content + len(content).to_bytes(4, "little") + _MAGIC)
 
 
 def footers(path: Path, length: int) -> list[Footer]:

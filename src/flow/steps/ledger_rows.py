@@ -1,10 +1,10 @@
 """Accepted events as rows of the ledger's files."""
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..kernels import Rows
 from ..kernels.ledger import spread_usage
+from ..kernels.pages import picked
 from ..schema import AMENDS, DIMENSIONS, LEDGER_FILE, LEDGER_USAGE, OTHER_USAGE, STANDARD_METERS
 from .batches import places, zeros
 from .route import Routed
@@ -12,16 +12,20 @@ from .route import Routed
 _TAKEN = ("id", "source", "event_time_us", *DIMENSIONS, "position")
 
 
-def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
-    """The selected events of a batch as LEDGER_FILE, with OTHER_USAGE and AMENDS where there is any."""
+def ledger_rows(routed: Routed, rows: Rows, count: int) -> tuple[pa.RecordBatch, Rows, int]:
+    """The selected events of a batch as LEDGER_FILE, with OTHER_USAGE and AMENDS where there is any.
+
+    They are a selection of the batch that is returned: where most events are selected, nothing is copied.
+    """
     taken, texts = routed.events.select(_TAKEN), None if routed.amends is None else routed.amends.texts
     if count == taken.num_rows:
         rows = None  # a selection keeps the order
-    if rows is not None:
-        picked = pa.Array.from_buffers(pa.uint32(), count, [None, rows])
-        taken = pc.take(taken, picked, boundscheck=False)
-        texts = None if texts is None else texts.take(picked)
-    meters, others = spread_usage(routed.events, rows, count, STANDARD_METERS)
+    if 2 * count < taken.num_rows:
+        taken, texts = picked(taken, rows, count), None if texts is None else picked(texts, rows, count)
+        meters, others = spread_usage(routed.events, rows, count, STANDARD_METERS)
+        rows = None
+    else:
+        meters, others = spread_usage(routed.events, None, taken.num_rows, STANDARD_METERS)
     columns = [
         taken.column("id"),
         taken.column("source"),
@@ -38,7 +42,7 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> pa.RecordBatch:
     if texts is not None:
         columns.append(texts)
         schema = schema.append(AMENDS)
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=schema), rows, count
 
 
 def _source_position(routed: Routed, positions: pa.Int64Array) -> pa.StructArray:
