@@ -1,4 +1,6 @@
-"""What all tests share: an embedded store, once opened, stays open until another one is, or a process needs it."""
+"""What all tests share: an embedded store, once opened, stays open until another one is, or a process needs it; and no
+example of Hypothesis has to be done within a time.
+"""
 
 import os
 import sys
@@ -7,11 +9,16 @@ from importlib.abc import MetaPathFinder
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from flow.store.client import engine_kept
 
 # Children keep the bytecode of modules, whatever the environment says: half of what a command takes is to compile it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# On a machine that does other things too, the time of an example says nothing of what it tests.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 
 class _WithoutEngine(MetaPathFinder):

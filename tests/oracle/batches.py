@@ -21,7 +21,7 @@ from flow.steps.route import Routed
 
 PlainEvent = dict[str, Any]
 
-PROPERTY = settings(deadline=None, max_examples=60)
+PROPERTY = settings(max_examples=60)
 """For every property: how long one example takes is no part of what is tested."""
 
 MINUTE_US = 60_000_000

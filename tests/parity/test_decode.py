@@ -469,7 +469,7 @@ CHANGES = st.one_of(
 GOOD = [json.loads(line) for line, reason in CORRECTIONS + LATE if reason is ACCEPTED and "specversion" not in line]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.sampled_from(GOOD), st.lists(CHANGES, max_size=2), st.booleans())
 def test_corrections_of_any_values(line, changes, late):
     check(json.dumps(line | dict(changes), ensure_ascii=False).encode(), late=late)
@@ -588,7 +588,7 @@ def test_a_time_of_zeros_is_no_minute():
     check((flat(time='"' + "\\u0000" * 17 + '00Z"') + "\n").encode() * 2, WIDE)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=30))
 def test_lines_from_pieces(pieces):
     check(b"".join(pieces))
@@ -617,7 +617,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.dictionaries(NAMES, VALUES, max_size=8), st.booleans(), st.booleans())
 def test_objects_of_any_values(fields, enveloped, ascii_only):
     line = json.loads(CLOUD_EVENT if enveloped else FLAT) | fields

@@ -31,7 +31,7 @@ def given_bytes(length: int, seed: int) -> bytes:
 
 @given(epochs=st.lists(st.tuples(st.lists(LENGTHS, max_size=4), st.booleans()), min_size=1, max_size=5))
 @example(epochs=[([ROOM], False), ([1], True), ([ROOM], False), ([ROOM - 1, 1, 1], False)])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_is_what_was_given(tmp_path: Path, epochs: list[tuple[list[int], bool]]) -> None:
     """Given pieces of any length, when each epoch ends with a sync, some with a restart, then nothing else is there."""
     path = tmp_path / "file"

@@ -158,7 +158,7 @@ def without(sums: Sums, *, day: bool = False, model: bool = True) -> Sums:
     return {key: numbers for key, numbers in found.items() if any(numbers)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events, books(), books())
 def test_the_deltas_are_what_the_oracle_says(
     rows: list[tuple[int, str, str, dict[str, int]]], before: PriceBook, after: PriceBook
@@ -187,7 +187,7 @@ def test_the_deltas_are_what_the_oracle_says(
     assert corrector.rows == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(events, st.one_of(books(), books(PLAIN)))
 def test_where_the_rollups_do_a_minute_costs_what_its_events_cost(
     rows: list[tuple[int, str, str, dict[str, int]]], book: PriceBook
@@ -252,7 +252,7 @@ sum_rows = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sum_rows, st.integers(0, 20), st.booleans())
 def test_sums_of_names_of_one_meter_are_exact(
     rows: list[tuple[int, int, int, int, list[int]]], cut: int, with_quantities: bool

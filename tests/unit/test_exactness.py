@@ -118,7 +118,7 @@ FRACTIONS = {"a": Fraction(1, 12_000_000), "b": Fraction(2, 7_000_000), "c": Fra
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 10**12)), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rates_without_a_finite_decimal_add_up_like_fractions(usage: list[tuple[str, int]]) -> None:
     """Given prices of thirds, sevenths and others in one window, in any mixture, then not a fraction is lost."""
     row = '  - {{model: {}, meter: input_tokens, from: 2026-01-01T00:00:00Z, per: {}, price: "{}"}}'
