@@ -33,8 +33,9 @@ from .pieces import Footer, Piece, footers, rows, whole_footer
 FILE_BYTES = 256 << 20
 """An open file that has reached this is sealed."""
 
-GROUP_ROWS = 1 << 16
-"""Rows of a row group at least, unless an epoch has fewer."""
+GROUP_ROWS = 1 << 15
+"""Rows of a row group at least, unless an epoch has fewer: no more, since putting batches together costs more than
+encoding them."""
 
 GROUP_ROWS_MIN = 1 << 14
 """A file whose row groups are smaller than this on average is written anew when it is sealed."""
