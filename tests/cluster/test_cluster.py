@@ -70,7 +70,7 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     return out.decode(), err.decode()
 
 
-def test_from_two_processes_to_three_to_one(pipeline: Pipeline) -> None:
+def test_row_25_from_two_processes_to_three_to_one(pipeline: Pipeline) -> None:
     """State follows its shard: what one process saw, another knows for a duplicate; and one reads the inbox."""
     events = make_events(930)
     seen: list[Usage] = []
@@ -90,7 +90,7 @@ def test_from_two_processes_to_three_to_one(pipeline: Pipeline) -> None:
     assert pipeline.command("verify").returncode == 0
 
 
-def test_a_process_that_is_killed_is_started_again_with_the_others(pipeline: Pipeline) -> None:
+def test_row_33_a_process_that_is_killed_is_started_again_with_the_others(pipeline: Pipeline) -> None:
     events = make_events(1200)
     write(pipeline, events)
     pipeline.settings |= SMALL_BATCHES

@@ -38,7 +38,7 @@ def test_no_file_and_files_that_cannot_be_read(pipeline: Pipeline) -> None:
     assert pipeline.views() == truth(EVENTS)
 
 
-def test_a_line_of_100_megabytes_is_one_rejected_row(pipeline: Pipeline) -> None:
+def test_row_11_a_line_of_100_megabytes_is_one_rejected_row(pipeline: Pipeline) -> None:
     huge = b'{"id":"' + b"x" * 100_000_000 + b'"}'
     path = pipeline.folder / "events" / "events.ndjson"
     path.write_bytes(lines(EVENTS[:100]) + huge + b"\n" + lines(EVENTS[100:]))
@@ -71,7 +71,7 @@ def test_a_truncated_gzip_gives_what_it_holds_and_one_rejected_row(pipeline: Pip
     assert pipeline.views() == truth(EVENTS)
 
 
-def test_drifting_columns_are_rejected_or_ignored_never_guessed(pipeline: Pipeline) -> None:
+def test_row_12_drifting_columns_are_rejected_or_ignored_never_guessed(pipeline: Pipeline) -> None:
     good = table(EVENTS)
     drifts = {
         "a-float.parquet": good.set_column(

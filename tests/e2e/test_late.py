@@ -81,7 +81,7 @@ def check_billed(pipeline: Pipeline) -> None:
     ]
 
 
-def test_what_was_never_counted_is_billed_once(waiting: Pipeline, tmp_path: Path) -> None:
+def test_row_17_what_was_never_counted_is_billed_once(waiting: Pipeline, tmp_path: Path) -> None:
     before = waiting.views()
     would = resolve(waiting.config(), asked(), NOW_US, dry=True)
     assert (decisions(waiting), waiting.views(), outstanding(waiting)) == (["waiting"] * 5, before, 3)

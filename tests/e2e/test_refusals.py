@@ -14,13 +14,14 @@ import pytest
 from flow.errors import StateError, TallyflowError
 from flow.generate import Synthetic, expected, prices_yaml
 from flow.store.client import release_engine
+from flow.verify import verify
 
 from .harness import Pipeline, assert_refused, balance, make_events, refusal, truth
 
 EVENTS = make_events(3000)
 
 
-def test_a_locked_state_directory_names_its_holder(pipeline: Pipeline) -> None:
+def test_row_21_a_locked_state_directory_names_its_holder(pipeline: Pipeline) -> None:
     pipeline.write("events.ndjson", EVENTS)
     state = pipeline.folder / "state"
     state.mkdir()
@@ -120,7 +121,7 @@ def limited(kilobytes: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("kilobytes", [1, 40, 110])
-def test_a_full_disk_stops_with_one_line_and_the_next_run_is_exact(pipeline: Pipeline, kilobytes: int) -> None:
+def test_row_8_a_full_disk_stops_with_one_line_and_the_next_run_is_exact(pipeline: Pipeline, kilobytes: int) -> None:
     pipeline.write("events.parquet", EVENTS)
     result = pipeline.command("run", preexec_fn=limited(kilobytes))
     assert_refused(result, 1)
@@ -129,7 +130,7 @@ def test_a_full_disk_stops_with_one_line_and_the_next_run_is_exact(pipeline: Pip
     assert not list((pipeline.folder / "state" / "outbox").iterdir())
 
 
-def test_a_full_disk_under_the_recovery_store_in_mid_run(tmp_path: Path) -> None:
+def test_row_8_a_full_disk_under_the_recovery_store_in_mid_run(tmp_path: Path) -> None:
     # Given a run whose recovery store grows past the limit before any other file does.
     spec = {"events": 12_000, "customers": 3, "retimed_ppm": 0, "conflicting_ppm": 0}
     source = {"kind": "synthetic", **spec}
@@ -173,3 +174,23 @@ def test_an_old_copy_of_the_state_is_refused_though_it_has_cut_as_many_blocks(pi
         pipeline.run(state_dir="copy")
     pipeline.write("b.ndjson", make_events(20)[10:])
     assert pipeline.run(state_dir="state").balance == balance(accepted=20)
+
+
+def test_row_24_a_backup_of_state_ledger_and_store_goes_on(pipeline: Pipeline) -> None:
+    # Given a backup of the three, behind which the job went on.
+    folders = [pipeline.folder / name for name in ("state", "ledger", "store")]
+    pipeline.write("a.ndjson", EVENTS[:200])
+    pipeline.run()
+    release_engine()
+    for folder in folders:
+        shutil.copytree(folder, pipeline.folder / "backup" / folder.name, symlinks=True)
+    pipeline.write("b.ndjson", EVENTS[150:400])
+    pipeline.run()
+    release_engine()
+    # When all three are put back, then it reads again what came since, and is where it was.
+    for folder in folders:
+        shutil.rmtree(folder)
+        shutil.copytree(pipeline.folder / "backup" / folder.name, folder, symlinks=True)
+    assert pipeline.run().balance == balance(accepted=400, duplicate=50)
+    assert pipeline.views() == truth(EVENTS[:400])
+    assert verify(pipeline.config()).difference_count == 0

@@ -89,7 +89,9 @@ def check_sums(pipeline: Pipeline, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("source", [Source.LEDGER, Source.ROLLUPS])
-def test_the_views_become_those_of_a_run_by_the_new_book(billed: Pipeline, events: list[Event], source: Source) -> None:
+def test_row_19_the_views_become_those_of_a_run_by_the_new_book(
+    billed: Pipeline, events: list[Event], source: Source
+) -> None:
     before = billed.views()
     would = dry_run(billed.config(), asked(billed, source=source))
     assert billed.views() == before
@@ -129,7 +131,7 @@ def test_from_one_fraction_to_another_and_back(billed: Pipeline, events: list[Ev
     assert billed.rows(BILL.format(usage=f"{USAGE} {TAKEN}")) == first
 
 
-def test_a_price_heals_what_it_is_for_once(billed: Pipeline) -> None:
+def test_row_20_a_price_heals_what_it_is_for_once(billed: Pipeline) -> None:
     """given usage without a price
     when a price arrives that is backdated, or that begins in the middle of it, a fraction or not
     then what it is for becomes an amount, and only the first time"""

@@ -61,7 +61,7 @@ def test_a_replaced_or_shrunk_file_is_refused_until_it_is_back(pipeline: Pipelin
     assert pipeline.views() == truth(EVENTS[:500])
 
 
-def test_the_ledger_replays_to_the_same_bits(pipeline: Pipeline) -> None:
+def test_row_23_the_ledger_replays_to_the_same_bits(pipeline: Pipeline) -> None:
     pipeline.write("events.ndjson", EVENTS + EVENTS[::9])
     pipeline.run(shards=2)
     replay = Pipeline(pipeline.folder.parent / "replay")

@@ -56,7 +56,9 @@ def assert_billed_exactly(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(pipeline: Pipeline, number: signal.Signals) -> None:
+def test_row_29_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(
+    pipeline: Pipeline, number: signal.Signals
+) -> None:
     process = pipeline.start("run")
     wait_for_blocks(process, pipeline)
     process.send_signal(number)
@@ -76,7 +78,7 @@ def test_a_signal_ends_the_run_cleanly_and_the_next_one_goes_on(pipeline: Pipeli
     assert_billed_exactly(pipeline)
 
 
-def test_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(pipeline: Pipeline) -> None:
+def test_row_29_a_second_signal_ends_the_process_at_once_and_nothing_is_lost(pipeline: Pipeline) -> None:
     process = pipeline.start("run")
     wait_for_blocks(process, pipeline)
     process.send_signal(signal.SIGTERM)

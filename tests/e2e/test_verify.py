@@ -57,7 +57,7 @@ def test_groups_of_customers_add_up_to_all(billed: Pipeline, monkeypatch: pytest
     assert (report.events, report.difference_count) == (len(EVENTS), 0)
 
 
-def test_a_changed_a_missing_and_an_extra_row(billed: Pipeline) -> None:
+def test_row_32_a_changed_a_missing_and_an_extra_row(billed: Pipeline) -> None:
     # One token too many in one minute row.
     billed.execute(
         f"INSERT INTO rollup_minute SELECT * REPLACE ({adding(q0='1')}) "

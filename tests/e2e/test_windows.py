@@ -18,7 +18,7 @@ def starts(pipeline: Pipeline, grain: str) -> dict[int, int]:
     return {key[0]: row[2] for key, row in pipeline.views()[grain].items() if key[2] == "requests"}
 
 
-def test_the_last_and_first_microsecond_of_windows_year_ends_and_leap_days(pipeline: Pipeline) -> None:
+def test_row_30_the_last_and_first_microsecond_of_windows_year_ends_and_leap_days(pipeline: Pipeline) -> None:
     times = [
         "2024-02-28T23:59:59.999999+00:00",
         "2024-02-29T00:00:00+00:00",  # a leap day, a Thursday
@@ -58,7 +58,7 @@ MONTHS |= {"2025-12": 1, "2026-01": 6}
 WEEKS = {"2024-02-26": 4, "2025-02-24": 2, "2025-12-29": 4, "2026-01-05": 3}
 
 
-def test_a_price_holds_from_its_very_microsecond_in_mid_window(pipeline: Pipeline) -> None:
+def test_row_19_a_price_holds_from_its_very_microsecond_in_mid_window(pipeline: Pipeline) -> None:
     usage = {"output_tokens": 1}
     events = [
         event(1, "2026-03-01T12:00:29.999999Z", usage=usage),

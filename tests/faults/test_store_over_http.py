@@ -56,7 +56,7 @@ def test_a_whole_run_over_http_is_exact(pipeline: Pipeline, told: Views) -> None
         pytest.param(Fault("error", times=3, code=252, match="FROM fence"), id="7-fence-not-answered"),
     ],
 )
-def test_what_passes_is_waited_out(
+def test_rows_5_to_7_what_passes_is_waited_out(
     pipeline: Pipeline, front: FrontProcess, told: Views, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow.store.client, "_ANSWER_TIMEOUT_S", 1)
@@ -95,7 +95,7 @@ def with_faults_after(front: FrontProcess, fault: Fault) -> object:
         pytest.param(469, "is violated at row 1", id="7-constraint"),
     ],
 )
-def test_what_does_not_pass_stops_with_one_line(
+def test_rows_7_and_8_what_does_not_pass_stops_with_one_line(
     pipeline: Pipeline, front: FrontProcess, told: Views, code: int, said: str
 ) -> None:
     front.fault(Fault("error", times=10**6, code=code))

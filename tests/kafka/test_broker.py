@@ -61,7 +61,7 @@ def topic_id(broker: Broker, topic: str) -> str:
     return str(broker.admin.describe_topics(TopicCollection([topic]))[topic].result().topic_id)
 
 
-def test_every_shape_of_message(broker: Broker, make_job: Any) -> None:
+def test_row_11_every_shape_of_message_and_poison_between_them(broker: Broker, make_job: Any) -> None:
     # given one event a message, with and without a line break, many a message, and Arrow streams and files, each
     # compressed in another way, on two partitions; and between them messages that are none
     topic = broker.topic(2)
@@ -148,7 +148,7 @@ def test_row_23_from_offset_zero_into_a_new_lineage(tansu: Broker, make_job: Any
     assert second.run(*views, *TOTALS) == found
 
 
-def test_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
+def test_row_18_silence_holds_nothing_back(broker: Broker, make_job: Any) -> None:
     # given a job that waits, with an epoch of a second
     topic = broker.topic(2)
     job = make_job(broker, topic)

@@ -421,7 +421,7 @@ def test_amounts_up_to_what_the_store_takes(sign: int, meter: str) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_sum_of_a_minute_beyond_128_bits_stops(sign: int) -> None:
+def test_row_14_a_sum_of_a_minute_beyond_128_bits_stops(sign: int) -> None:
     event = plain_event(usage=[("a", 1)])
     for amount, request in ((sign * INT128_MAX, 0), (0, sign * INT128_MAX)):
         block = builder()

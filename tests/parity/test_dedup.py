@@ -299,7 +299,7 @@ def test_a_late_event_is_not_remembered() -> None:
     assert tested.judge([(1, 0, 500), (2, 0, 0), (2, 0, 0), (2, 0, 500)]) == [NEW, LATE, LATE, NEW]
 
 
-def test_bloom_only_ever_says_maybe() -> None:
+def test_row_28_bloom_only_ever_says_maybe() -> None:
     """Given segments in files, when events come whose Bloom block and bits are those of others, then they are new."""
     tested = Kernel(None, 1, 64, leaving=1000)
     alike = [9 << 64 | 5 << 32 | n for n in range(64 * 20)]

@@ -195,7 +195,7 @@ def test_rates_beyond_64_bits() -> None:
     check(prices, [plain_event(event_time_us=MARCH_US, usage=[("a", quantity)]) for quantity in (0, 1, 2, ROOM)])
 
 
-def test_an_amount_beyond_128_bits_stops() -> None:
+def test_row_14_an_amount_beyond_128_bits_stops() -> None:
     """Nothing wraps: not one above the largest number, nor far above it."""
     prices = book('meter: a, per: 1, price: "1e20"', 'meter: b, price: "1"', quantity_max=ROOM)
     for quantity in (ROOM + 1, 2 * ROOM, 2**63 - 1):

@@ -21,6 +21,14 @@ def test_every_seed_is_exact(first: int) -> None:
         simulate(seed)
 
 
+def test_row_4_power_is_lost_with_every_crash() -> None:
+    """All that was not synced is gone each time; mutations.py shows that a missing sync would be found."""
+    lost = {"power_loss": 1.0, "survival": 0.0, "crash_step": 0.02, "lives_max": 7, "events": 30}
+    for seed in range(2):
+        world = simulate(seed, given=lost)
+        assert "\n".join(world.trace).count("power was lost") > 2
+
+
 def test_a_seed_always_tells_the_same_story() -> None:
     for seed in (3, 11):
         assert simulate(seed).trace == simulate(seed).trace

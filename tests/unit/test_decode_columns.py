@@ -177,7 +177,7 @@ def test_times_in_every_unit(unit, per_s):
 
 
 @pytest.mark.parametrize(("unit", "per_s"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
-def test_the_future_begins_behind_the_clock_skew(unit, per_s):
+def test_row_16_the_future_begins_behind_the_clock_skew(unit, per_s):
     latest_us = NOW_US + LIMITS.clock_skew_us
     last = ((latest_us + 1) * per_s - 1) // 10**6
     result = decoded(batch(2, time=pa.array([last, last + 1], pa.timestamp(unit, tz="UTC"))))

@@ -141,7 +141,7 @@ def test_each_level_adds_up_and_the_total_is_the_same_whatever_the_levels(acme: 
     assert item.items == []
 
 
-def test_the_lines_are_rounded_once_and_the_remainder_is_shown(acme: StoreClient) -> None:
+def test_row_31_the_lines_are_rounded_once_and_the_remainder_is_shown(acme: StoreClient) -> None:
     found = make_invoice(acme, "acme", parse_period("2026-11"), ("feature", "project"))
     chat, search, images = found.total.items
     assert (chat.value, chat.amount_minor) == ("chat", 50_843_556)

@@ -252,7 +252,7 @@ def test_a_bad_book_is_refused(source: str, errors: list[str]) -> None:
         ),
     ],
 )
-def test_a_tie_is_refused(rows: list[str], errors: list[str]) -> None:
+def test_row_19_a_tie_is_refused(rows: list[str], errors: list[str]) -> None:
     assert errors_of(text(*rows)) == errors
 
 

@@ -55,7 +55,7 @@ def test_waits_grow_are_never_in_step_and_have_a_maximum() -> None:
     assert len(set(waits)) > 190
 
 
-def test_a_store_that_stays_busy_stops_the_job() -> None:
+def test_row_7_a_store_that_stays_busy_stops_the_job() -> None:
     # One answer less, or silence in between, is waited out.
     busy = StoreBusy("store s: Too many parts")
     publish([*[busy] * (BUSY_TRIES_MAX - 1), StoreUnavailable("no answer"), *[busy] * (BUSY_TRIES_MAX - 1)])
