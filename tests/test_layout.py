@@ -58,7 +58,9 @@ IMPORTS: dict[str, tuple[str, str]] = {
         "errors schema config anomalies state steps store sources sinks job reconcile",
         "prometheus_client opentelemetry",
     ),
-    "run": ("errors faults config prices state rules steps store sinks job metrics reconcile", "bytewax"),
+    "panics": ("errors", ""),
+    "start": ("errors panics config prices state store reconcile", "bytewax"),
+    "run": ("errors faults panics start config prices state rules steps store sinks job metrics reconcile", "bytewax"),
     "cluster": ("errors config logs prices state steps store job run", ""),
     "verify": ("errors schema config prices state oracle steps store sinks", "numpy pyarrow"),
     "effect": ("errors schema prices state kernels steps sources", "numpy pyarrow"),
@@ -72,7 +74,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "cli": (
         "errors schema rounding adapters "
         "config logs anomalies prices plans state generate traces kernels rules steps sources store statements metrics "
-        "run cluster verify effect trial rerate reconcile quarantine amending",
+        "start run cluster verify effect trial rerate reconcile quarantine amending",
         "pyarrow rich typer",
     ),
     "__main__": ("cli", ""),

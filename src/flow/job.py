@@ -10,16 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
 
 from .config import Config, FilesSource, KafkaSource, LedgerSource
-from .generate import Synthetic
 from .prices.book import PriceBook
-from .reconcile.in_job import Reconciler
 from .rules.book import RuleBook
 from .schema import STANDARD_METERS
 from .sinks.beside import Beside
@@ -27,7 +25,7 @@ from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
 from .sinks.sink import BlockSink
 from .sinks.writer import Writer
-from .sources import files, inbox, kafka, ledger, synthetic
+from .sources import files, inbox
 from .sources.pausing import Flow
 from .state.directory import Lineage, StateDirectory
 from .state.inbox import Inbox
@@ -42,6 +40,10 @@ from .steps.shards import shard_keys, shard_name
 from .steps.watch_prices import PriceWatch, UsedVersions
 from .steps.watch_rules import RulesWatch, UsedRules
 from .steps.watch_usage import UsageWatch
+
+if TYPE_CHECKING:
+    from .reconcile.in_job import Reconciler
+    from .sources.kafka import KafkaSource as KafkaMessages
 
 FLOW_ID = "tallyflow"
 LEDGER_AHEAD = 16
@@ -68,11 +70,11 @@ class Job:
     read: int = 0
     """Events read in this run, as decode counts them."""
     unknown_fields: int = 0
-    kafka_source: kafka.KafkaSource | None = None
+    kafka_source: "KafkaMessages | None" = None
     """The source, once it is made, if it is Kafka."""
     on_read: Callable[[int], None] = lambda events: None
     """Told how many events each batch had, for a progress display."""
-    reconciler: Reconciler | None = None
+    reconciler: "Reconciler | None" = None
     """Holds the store against a second source, in the process that does."""
     waiting_bytes: Callable[[], int] | None = None
     """Bytes of blocks that wait for the store in the outbox; None: only this process puts any there."""
@@ -113,14 +115,22 @@ class Job:
         rows, readers = config.limits.batch_rows, config.shards
         if isinstance(source, FilesSource):
             return files.FilesSource(source.path, source.format, readers, rows, held, self._ahead)
+        # A source is loaded, with the libraries behind it, by who has one.
         if isinstance(source, KafkaSource):
-            self.kafka_source = kafka.KafkaSource(source, self.directory.path / "kafka", rows, config.epoch_us, held)
+            from .sources.kafka import KafkaSource as KafkaMessages
+
+            self.kafka_source = KafkaMessages(source, self.directory.path / "kafka", rows, config.epoch_us, held)
             return self.kafka_source
         if isinstance(source, LedgerSource):
+            from .sources.ledger import LedgerSource as Ledger
+
             folder = source.path or config.ledger
             assert folder is not None  # the config was checked for it
-            return ledger.LedgerSource(folder, readers, rows, held, self._ahead)
-        return synthetic.SyntheticSource(Synthetic(**source.given()), readers, rows, held, self._ahead)
+            return Ledger(folder, readers, rows, held, self._ahead)
+        from .generate import Synthetic
+        from .sources.synthetic import SyntheticSource
+
+        return SyntheticSource(Synthetic(**source.given()), readers, rows, held, self._ahead)
 
     def inbox(self) -> FixedPartitionedSource[Any, bytes]:
         """The source of what commands have put into the state directory."""

@@ -1,9 +1,6 @@
 """Runs the job of a config: from a locked state directory to a balance that was checked in the store."""
 
-import os
-import re
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -11,35 +8,51 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from bytewax.errors import BytewaxRuntimeError
-from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 
 from .config import Config
-from .errors import BalanceError, EngineStopped, RefusedStart, StateError, TallyflowError
+from .errors import BalanceError, StateError, TallyflowError
 from .faults import point
 from .job import Job, dataflow
 from .metrics.observed import observed
-from .prices.book import PriceBook, load_price_book
-from .reconcile.in_job import Reconciler, refuse_two_embedded
+from .panics import engine_error, panics_explained
+from .prices.book import PriceBook
 from .rules.book import RuleBook
 from .sinks.publisher import Publisher
+from .start import Claim, Start, open_store, prepare, starting
 from .state.directory import Lineage, StateDirectory
-from .state.files import explain, sync_folder
 from .state.manifest import DamagedManifest
 from .state.rerates import Rerates
 from .steps.combine import OUTCOMES, MeterTotals, add_totals
 from .steps.watch_prices import UsedVersions, begin
 from .steps.watch_rules import UsedRules
 from .steps.watch_rules import begin as begin_rule_book
-from .store.client import StoreClient, connect
-from .store.fence import Term, check_term, highest_term, take_term
-from .store.migrate import migrate
+from .store.fence import check_term
 from .store.queries.totals import Totals, rollup_totals
+
+if TYPE_CHECKING:
+    from .reconcile.in_job import Reconciler
+
+__all__ = [
+    "Claim",
+    "Outcome",
+    "Share",
+    "begin_prices",
+    "begin_rules",
+    "conclude",
+    "go_on",
+    "make_job",
+    "open_store",
+    "prepare",
+    "run",
+    "stopping",
+    "work",
+]
 
 
 @dataclass(frozen=True)
@@ -86,42 +99,25 @@ def run(config: Config, workers: int = 1, on_read: Callable[[int], None] | None 
 
     Raises ConfigError, RefusedStart, TakenOver, SourceError, StateError, StoreError, OverflowStop, BalanceError.
     """
-    refuse_two_embedded(config)
-    book = load_price_book(config.prices, config.limits.quantity_max)
-    with StateDirectory(config.state_dir) as directory:
-        claim = prepare(config, directory, book.currency)
-        begin_prices(config, directory)
-        begin_rules(config, directory)
-        begun = time.monotonic()
-        job = make_job(config, book, directory, claim)
-        if on_read is not None:
-            job.on_read = on_read
-        with stopping(job.stop):
-            share = work(job, workers)
-        return conclude(config, directory, claim.lineage, [share], begun)
+    with starting(config) as start:
+        return go_on(start, workers, on_read)
+
+
+def go_on(start: Start, workers: int = 1, on_read: Callable[[int], None] | None = None) -> Outcome:
+    """Runs what was started. Raises as `run` does."""
+    config, directory, claim = start.config, start.directory, start.claim()
+    begin_prices(config, directory)
+    begin_rules(config, directory)
+    begun = time.monotonic()
+    job = make_job(config, start.book, directory, claim)
+    if on_read is not None:
+        job.on_read = on_read
+    with stopping(job.stop):
+        share = work(job, workers)
+    return conclude(config, directory, claim.lineage, [share], begun)
 
 
 # A run has three parts. The first and the last are done once, the one between by each process of a cluster.
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What makes a run the only one of its lineage."""
-
-    lineage: Lineage
-    term: Term
-    last_blocks: dict[str, int]
-    """The last block that the store has of each writer."""
-
-
-def prepare(config: Config, directory: StateDirectory, currency: str) -> Claim:
-    """Makes what is missing of a locked state directory and of its store, and takes over the lineage.
-
-    Raises RefusedStart, TakenOver, StateError, StoreError.
-    """
-    lineage = directory.lineage(config.shards, currency, config.dedup.horizon_us)
-    _make_recovery_store(directory, config.shards)
-    return Claim(lineage, *_claim_store(config, directory, lineage))
 
 
 def begin_prices(config: Config, directory: StateDirectory) -> None:
@@ -207,10 +203,12 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
     )
 
 
-def _reconciler(job: Job) -> Reconciler | None:
+def _reconciler(job: Job) -> "Reconciler | None":
     """The thread that holds the store against a second source, begun; None where the config names none."""
     asked = job.config.reconcile
     if asked is not None:
+        from .reconcile.in_job import Reconciler  # much to load for what few jobs have
+
         job.reconciler = Reconciler(job.config, asked, job.lineage.id, job.clock)
         job.reconciler.start()
     return job.reconciler
@@ -244,7 +242,7 @@ def _run_dataflow(job: Job, workers: int, addresses: Sequence[str], process: int
     """Runs Bytewax; what a step raised comes out as it was, not as Bytewax's wrapping of it."""
     flow = dataflow(job)
     try:
-        with _panics_explained(job.directory.recovery):
+        with panics_explained(job.directory.recovery):
             cluster_main(
                 flow,
                 list(addresses),
@@ -261,18 +259,7 @@ def _run_dataflow(job: Job, workers: int, addresses: Sequence[str], process: int
             raise StateError(f"{job.directory.recovery}: {cause}") from None
         if cause is not None:
             raise cause from None
-        raise _engine_error(job.directory.recovery, str(error)) from error
-
-
-def _engine_error(recovery: Path, message: str) -> StateError:
-    """One line for what stopped Bytewax itself; that is its recovery store, or a defect."""
-    reason = re.search(r'Sqlite.*Some\("([^"]+)"\)', message, re.DOTALL)
-    if reason is None:
-        return EngineStopped(f"{recovery}: the dataflow stopped: {' '.join(message.split())}")
-    return StateError(
-        f"{recovery}: Bytewax cannot use its recovery store ({reason[1]}); is the disk full or read-only? "
-        "Mend that and start again: nothing is lost"
-    )
+        raise engine_error(job.directory.recovery, str(error)) from error
 
 
 @contextmanager
@@ -297,131 +284,6 @@ def stopping(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _panics_explained(recovery: Path) -> Iterator[None]:
-    """While inside, a panic of Bytewax becomes one clear line.
-
-    Rust reports a panic, with its stack, on file descriptor 2 before Python hears of it. So that descriptor is held
-    back, while Python's own stderr goes on; what was held back comes out in the end, unless it is the report of a panic
-    that is explained.
-    """
-    sys.stderr.flush()
-    python_stderr, real, held = sys.stderr, os.dup(2), os.memfd_create("native-stderr")
-    if _is_descriptor_2(python_stderr):
-        sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - stays open
-    os.dup2(held, 2)
-    explained = False
-    try:
-        yield
-    except TallyflowError:
-        explained = True
-        raise
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pyo3's, which has no module to import it from
-            raise
-        explained = True
-        raise _engine_error(recovery, str(error)) from error
-    finally:
-        os.dup2(real, 2)
-        sys.stderr = python_stderr
-        said = os.pread(held, os.fstat(held).st_size, 0)
-        if said and not (explained and b"panicked at" in said):
-            os.write(2, said)
-        os.close(held)
-        os.close(real)
-
-
-def _is_descriptor_2(stream: TextIO) -> bool:
-    try:
-        return stream.fileno() == 2
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _make_recovery_store(directory: StateDirectory, partitions: int) -> None:
-    """Makes Bytewax's recovery store, if there is none; its number of partitions can never change."""
-    folder = directory.recovery
-    try:
-        if not folder.exists():
-            making = folder.with_name("recovery.tmp")
-            making.mkdir(parents=True, exist_ok=True)
-            for leftover in making.iterdir():
-                leftover.unlink()
-            with _panics_explained(making):
-                init_db_dir(making, partitions)
-            making.rename(folder)
-            sync_folder(folder.parent)  # undone by a power loss, it would have everything counted again
-    except OSError as error:
-        raise explain(error, folder, "make the recovery store") from error
-
-
-# ---- The store ----------------------------------------------------------------------------------------------------
-
-
-def open_store(config: Config) -> StoreClient:
-    """A connection to the store of a config, within its database. Raises StoreError."""
-    client = connect(config.store)
-    client.use_database()
-    return client
-
-
-def _claim_store(config: Config, directory: StateDirectory, lineage: Lineage) -> tuple[Term, dict[str, int]]:
-    """Makes the tables, refuses a store and a state directory that do not belong together, takes over the lineage.
-
-    Returns the term, and the last block that the store has of each writer.
-    """
-    with connect(config.store) as client:
-        migrate(client)
-        client.use_database()
-        known = {row[0] for row in client.rows("SELECT lineage FROM lineages")}
-        if known - {lineage.id}:
-            raise RefusedStart(
-                f"store {config.store.url}: holds what another state directory published (lineage "
-                f"{', '.join(sorted(known - {lineage.id}))}), while {directory.path} is lineage {lineage.id}; going on "
-                "would count events twice: use the state_dir that belongs to the store, or an empty store"
-            )
-        if lineage.id in known:
-            # First the term, then the blocks: with the term taken, nobody else adds any.
-            return _take_term(client, directory, lineage), _last_blocks(client, lineage)
-        if (directory.path / "committed").exists():
-            raise RefusedStart(
-                f"store {config.store.url}: holds nothing of lineage {lineage.id}, which {directory.path} has "
-                "published already; was the store emptied or replaced? Bring it back, or begin anew with an empty "
-                "state_dir too"
-            )
-        client.command(
-            "INSERT INTO lineages (lineage, created, state_dir, currency) VALUES "
-            "({lineage:String}, now64(6), {state_dir:String}, {currency:String})",
-            {"lineage": lineage.id, "state_dir": str(directory.path), "currency": lineage.currency},
-        )
-        return _take_term(client, directory, lineage), {}
-
-
-def _take_term(client: StoreClient, directory: StateDirectory, lineage: Lineage) -> Term:
-    """Takes the next term; refuses a state directory without which one was taken since it was last used: an old copy.
-
-    Blocks cannot tell that: a process that was replaced may have cut more of them than its successor. The directory
-    learns of a term before the store does, so that a crash between the two does no harm. Raises StateError.
-    """
-    known, highest = directory.term(), highest_term(client, lineage.id)
-    if highest > known:
-        raise StateError(
-            f"{directory.path}: is older than the store: it knows of term {known} of lineage {lineage.id}, and "
-            f"somebody has taken term {highest} with another state directory; this one is an old copy: start the one "
-            "that was used last"
-        )
-    directory.keep_term(highest + 1)
-    return take_term(client, lineage.id)
-
-
-def _last_blocks(client: StoreClient, lineage: Lineage) -> dict[str, int]:
-    found = client.rows(
-        "SELECT writer, max(block) FROM pipeline_balance WHERE lineage = {lineage:String} GROUP BY writer",
-        {"lineage": lineage.id},
-    )
-    return {str(writer): int(block) for writer, block in found}
 
 
 def _mark_committed(directory: StateDirectory) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from tests.e2e.harness import Pipeline, Views, assert_refused, balance, make_events, truth
 
+import flow.start
 import flow.store.client
 from flow.generate import Synthetic, expected, expected_quantities, prices_yaml
 from flow.store.client import CLUSTER_SETTINGS, StoreUnavailable
@@ -62,7 +63,7 @@ def test_rows_5_to_7_what_passes_is_waited_out(
     monkeypatch.setattr(flow.store.client, "_ANSWER_TIMEOUT_S", 1)
     if fault.match == "FROM fence":
         # At the start it is said at once; the one that waits is the publisher.
-        monkeypatch.setattr("flow.run.take_term", with_faults_after(front, fault))
+        monkeypatch.setattr("flow.start.take_term", with_faults_after(front, fault))
     else:
         front.fault(fault)
     outcome = pipeline.run()
@@ -77,7 +78,7 @@ def test_rows_5_to_7_what_passes_is_waited_out(
 
 
 def with_faults_after(front: FrontProcess, fault: Fault) -> object:
-    take_term = flow.run.take_term
+    take_term = flow.start.take_term
 
     def take(*arguments: object) -> object:
         term = take_term(*arguments)

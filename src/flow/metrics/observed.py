@@ -3,15 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-
 from ..job import Job
-from .collector import JobCollector
-from .health import Health
-from .measures import Measures
-from .observer import Observer
-from .server import Endpoint
-from .spans import ExportedSpans, Spans
 
 
 @contextmanager
@@ -26,6 +18,17 @@ def observed(job: Job) -> Iterator[None]:
     if config.metrics is None and config.traces is None:
         yield
         return
+
+    # Loaded by who looks: the libraries behind them take longer than a small run.
+    from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+
+    from .collector import JobCollector
+    from .health import Health
+    from .measures import Measures
+    from .observer import Observer
+    from .server import Endpoint
+    from .spans import ExportedSpans, Spans
+
     with ExitStack() as ends:
         spans = Spans()
         if config.traces is not None:
