@@ -9,7 +9,7 @@ from .groups cimport (
     groups_guess, groups_reserve, is_of, numbers_of, prefetch_record, record_at, record_bytes, row_does_not_fit,
 )
 from .hash cimport hash_pair, murmur3
-from .hash_wide cimport wide_digests
+from .hash_wide cimport is_wide, wide_digests
 from .index cimport index_prefetch
 from .int128 cimport i128_from_int64, i128_load, prefetch, u128, u128_load, u128_store, u128_wrapping_add
 from .names cimport Names, name_code
@@ -124,8 +124,10 @@ cdef inline void look_up_rows(Minutes *minutes, Batch *batch, int64_t at, Run *r
         group.hashed = group_hash(group.lo, group.hi, group.shape, group.window)
         index_prefetch(&minutes.groups.index, group.hashed)
         n += 1
-    run.rows = n
-    for n in range(wide_digests(run.rows, run.row, batch.fingerprint, batch.payload, <char *>run.digest), run.rows):
+    run.rows, n = n, 0
+    if is_wide():
+        n = wide_digests(run.rows, run.row, batch.fingerprint, batch.payload, <char *>run.digest)
+    for n in range(n, run.rows):
         row = run.row[n]
         run.digest[n] = hash_pair(u128_load(batch.fingerprint + 16 * row), u128_load(batch.payload + 16 * row))
 

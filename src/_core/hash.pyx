@@ -17,7 +17,7 @@ Proved by: tests/parity/test_hash.py against flow/oracle/hashing.py, which is it
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
 
 from .hash cimport Murmur, fmix64, hash_pair, mix_first, mix_second, murmur3, murmur_end, murmur_take
-from .hash_wide cimport want_wide, wide_fingerprints, wide_payloads
+from .hash_wide cimport is_wide, want_wide, wide_fingerprints, wide_payloads
 from .int128 cimport u128, u128_hi, u128_lo, u128_load, u128_make, u128_store, u128_wrapping_add
 from .status cimport CORE_SOURCE_HASH
 
@@ -62,10 +62,11 @@ def fingerprints(
     cdef const int32_t *index = <const int32_t *>source_index  # IN
     cdef const char *seeds = <const char *>source_hashes  # IN
     cdef char *hashes = <char *>out  # OUT
-    cdef int64_t i, done
+    cdef int64_t i, done = 0
     cdef u128 seed
     with nogil:
-        done = wide_fingerprints(rows, starts, text, index, seeds, hashes)
+        if is_wide():
+            done = wide_fingerprints(rows, starts, text, index, seeds, hashes)
         for i in range(done, rows):
             seed = u128_load(seeds + 16 * <int64_t>index[i])
             u128_store(
@@ -101,7 +102,7 @@ def payload_hashes(
     cdef const char *names = <const char *>meter_hashes  # IN
     cdef char *dims_out = <char *>out_dims  # OUT
     cdef char *payload_out = <char *>out_payload  # OUT
-    cdef int64_t i, j, d, done
+    cdef int64_t i, j, d, done = 0
     cdef Murmur state
     cdef u128 dims, usage, name
     if len(dim_index) != DIMENSIONS or len(mixed_dims) != DIMENSIONS:
@@ -110,7 +111,10 @@ def payload_hashes(
         index[d] = <const int32_t *><uintptr_t>dim_index[d]
         mixed[d] = <const uint64_t *><uintptr_t>mixed_dims[d]
     with nogil:
-        done = wide_payloads(rows, index, mixed, starts, meters, quantity, names, meter_count, dims_out, payload_out)
+        if is_wide():
+            done = wide_payloads(
+                rows, index, mixed, starts, meters, quantity, names, meter_count, dims_out, payload_out
+            )
         for i in range(done, rows):
             state = Murmur(0, 0)
             for d in range(DIMENSIONS):

@@ -16,6 +16,7 @@ cdef extern from *:
     #ifdef __x86_64__
     #include <immintrin.h>
     #define TF_WIDE static inline __attribute__((target("avx512f,avx512dq")))
+    #define TF_WIDE_LOOP static __attribute__((target("avx512f,avx512dq"), noinline)) int64_t
     typedef struct { __m512i low, high; } tf_wide;
     static int tf_wide_wanted = 1;
     static int tf_is_wide(void) {
@@ -134,11 +135,9 @@ cdef extern from *:
         return tf_wide_end(state, sizes);
     }
     /* As hash.fingerprints, of the first rows; how many. */
-    __attribute__((target("avx512f,avx512dq")))
-    static int64_t tf_wide_fingerprints(int64_t rows, const int32_t *starts, const char *text, const int32_t *index,
+    TF_WIDE_LOOP tf_wide_fingerprints(int64_t rows, const int32_t *starts, const char *text, const int32_t *index,
                                         const char *seeds, char *out) {
         int64_t i = 0;
-        if (!tf_is_wide()) return 0;
         for (; i + 8 <= rows; i += 8) {
             __m512i from = tf_wide_codes(starts + i), sizes = _mm512_sub_epi64(tf_wide_codes(starts + i + 1), from);
             if (_mm512_cmplt_epi64_mask(sizes, tf_wide_of(16))) {
@@ -157,8 +156,7 @@ cdef extern from *:
     }
     /* As hash.payload_hashes, of the first rows; how many. Eight values of a dimension are eight loads, which take less
        than to gather both their halves; names of few meters are in two vectors. */
-    __attribute__((target("avx512f,avx512dq")))
-    static int64_t tf_wide_payloads(
+    TF_WIDE_LOOP tf_wide_payloads(
         int64_t rows, const int32_t *const *index, const uint64_t *const *mixed, const int32_t *starts,
         const int32_t *meters, const int64_t *quantity, const char *names, int64_t name_count, char *out_dims,
         char *out_payload
@@ -166,7 +164,6 @@ cdef extern from *:
         const __m512i none = _mm512_setzero_si512(), one = _mm512_set1_epi64(1);
         uint64_t few[16] = {0};
         int64_t i = 0;
-        if (!tf_is_wide()) return 0;
         for (int64_t n = 0; n < name_count && name_count <= 8; n++) {
             memcpy(few + n, names + 16 * n, 8);
             memcpy(few + n + 8, names + 16 * n + 8, 8);
@@ -195,10 +192,8 @@ cdef extern from *:
         return i;
     }
     /* hash_pair of two numbers of each of the rows that are named, of the first of them; how many. */
-    __attribute__((target("avx512f,avx512dq")))
-    static int64_t tf_wide_digests(int64_t count, const int64_t *rows, const char *a, const char *b, char *out) {
+    TF_WIDE_LOOP tf_wide_digests(int64_t count, const int64_t *rows, const char *a, const char *b, char *out) {
         int64_t n = 0;
-        if (!tf_is_wide()) return 0;
         for (; n + 8 <= count; n += 8) {
             __m512i named = tf_wide_lanes(_mm512_loadu_si512(rows + n));
             tf_wide_store(out + 16 * n, tf_wide_pair(tf_wide_look_up(a, named), tf_wide_look_up(b, named)));
@@ -210,6 +205,7 @@ cdef extern from *:
         return tf_is_wide();
     }
     #else
+    static int tf_is_wide(void) { return 0; }
     static int tf_want_wide(int wanted) { return 0; }
     static int64_t tf_wide_fingerprints(int64_t rows, const int32_t *starts, const char *text, const int32_t *index,
                                         const char *seeds, char *out) { return 0; }
@@ -223,8 +219,9 @@ cdef extern from *:
     }
     #endif
     """
+    bint is_wide "tf_is_wide"() nogil  # to be asked before each of the others: within, the compiler may go ahead
     bint want_wide "tf_want_wide"(bint wanted) nogil  # whether it is so from now on
-    # Each does the first of its rows, and says how many: none without the vectors.
+    # Each does the first of its rows, and says how many.
     int64_t wide_fingerprints "tf_wide_fingerprints"(
         int64_t rows, const int32_t *starts, const char *text, const int32_t *index, const char *seeds, char *out
     ) nogil
