@@ -33,7 +33,10 @@ from .int128 cimport (
 from .event cimport Batch, Event, context_before, context_of, meter_at, quantity_of
 from .hours cimport DAY_KINDS, DAY_MINUTES, Schedule, hours_hold, hours_open
 from .memory cimport grown as _grown, grown_aligned as _grown_aligned
-from .rules cimport CHOICE, GRID, RATE, RATES, TABLES_MAX, TIMES_MAX, Grid, Kind, Rule, Step, Stretch, Tiering, Timeline
+from .rules cimport (
+    CHOICE, GRID, RATE, RATES, TABLES_MAX, TIMES_MAX, Grid, Kind, Rule, Step, Stretch, Tiering, Timeline, is_plain,
+    rate_plain, rule_at, tier_of,
+)
 from .status cimport CORE_SOURCE_HASH
 
 SOURCE_HASH = CORE_SOURCE_HASH.decode()
@@ -374,12 +377,6 @@ cdef class RateTable:
                 at = (at + 1) & self.pair_mask
         return packed ^ (customer ^ <uint64_t>known.profile) << SHIFTS[0]
 
-    cdef inline int32_t _tier_of_rate(self, const Event *event, int32_t number) noexcept nogil:
-        """The tier of a RATE, without a loop or a branch, which would often be foreseen wrongly."""
-        cdef const Tiering *tiering = &self.tierings[number]
-        cdef int64_t context = context_of(event, self.numbers + tiering.context)
-        return (context > tiering.first) + (context > tiering.second)
-
     cdef int _grid(
         self, const Event *event, const Grid *grid, int32_t meter, int64_t quantity, i128 *amount, bint *priced
     ) noexcept nogil:
@@ -437,23 +434,6 @@ cdef class RateTable:
             place = int64_add_saturating(place, part)
         return 0
 
-    cdef Rule _rule_at(self, int32_t timeline, int64_t time_us, Stretch *stretch) noexcept nogil:
-        """What holds at an instant; narrows `stretch` to when it does."""
-        cdef const Step *steps = self.steps + self.timelines[timeline].start
-        cdef int32_t low = 0, high = self.timelines[timeline].steps, middle
-        while low < high:  # `low` becomes the number of steps that have begun
-            middle = (low + high) // 2
-            if steps[middle].from_us <= time_us:
-                low = middle + 1
-            else:
-                high = middle
-        if low < self.timelines[timeline].steps:
-            stretch.to_us = min(stretch.to_us, steps[low].from_us)
-        if low == 0:
-            return self.rules[R_UNPRICED]
-        stretch.from_us = max(stretch.from_us, steps[low - 1].from_us)
-        return self.rules[steps[low - 1].rule]
-
     cdef const Rule *_other_rules(self, const Event *event, int64_t vector) noexcept nogil:
         """The rules of an event's meters, by book meter, where its vector is kept for another stretch."""
         cdef Stretch *stretch = &self.stretches[vector]
@@ -466,13 +446,15 @@ cdef class RateTable:
         if stretch.strays == STRAYS:
             stretch[0] = Stretch(INT64_MIN, INT64_MAX, 0)
             for j in range(self.meters):
-                rules[j] = self._rule_at(timelines[j], event.time_us, stretch)
+                rules[j] = rule_at(&self.timelines[timelines[j]], self.steps, self.rules, event.time_us, stretch)
             return rules
-        self.astray[0] = self._rule_at(timelines[0], event.time_us, &unused)
+        self.astray[0] = rule_at(&self.timelines[timelines[0]], self.steps, self.rules, event.time_us, &unused)
         for j in range(event.first, event.end):
             meter = meter_at(event, j)
             if meter >= 0:
-                self.astray[meter] = self._rule_at(timelines[meter], event.time_us, &unused)
+                self.astray[meter] = rule_at(
+                    &self.timelines[timelines[meter]], self.steps, self.rules, event.time_us, &unused
+                )
         return self.astray
 
     cdef int _rate_by(
@@ -480,12 +462,14 @@ cdef class RateTable:
     ) noexcept nogil:
         """Rates a quantity by whatever rule."""
         cdef i128 product = i128_from_int64(0)
+        cdef int64_t rate
         cdef bint priced = True, within
         while rule.kind == CHOICE:
             within = hours_hold(&self.schedules[rule.what], self.numbers, event.time_us)
             rule = &self.rules[rule.rates[0 if within else 1]]
         if rule.kind == RATE:
-            i128_mul(quantity, i128_from_int64(rule.rates[self._tier_of_rate(event, rule.what)]), &product)
+            rate = rule.rates[tier_of(event, &self.tierings[rule.what], self.numbers)]
+            i128_mul(quantity, i128_from_int64(rate), &product)
         elif self._grid(event, &self.grids[rule.what], meter, quantity, &product, &priced):
             return ERROR_OVERFLOW
         i128_store(amount, product)
@@ -493,32 +477,43 @@ cdef class RateTable:
         return 0
 
     cdef inline int _rate_event(self, const Event *event, int64_t vector, int64_t row) noexcept nogil:
-        """Rates each item of an event, and its `requests`; nearly all have a simple rate, perhaps of a tier."""
+        """Rates each item of an event, and its `requests`; nearly all have a plain rate, or one of a tier."""
         cdef const Batch *batch = event.batch
         cdef const Stretch *stretch = &self.stretches[vector]
         cdef const Rule *rules = self.rule_of + vector * self.meters
+        cdef int64_t plain
+        if not stretch.from_us <= event.time_us < stretch.to_us:
+            rules = self._other_rules(event, vector)
+        plain = rate_plain(
+            rules, batch.book_meter, batch.meter, batch.quantity, event.first, event.end, batch.amounts, batch.flags
+        )
+        if plain < event.end and self._rate_rest(event, rules, plain):
+            return ERROR_OVERFLOW
+        if is_plain(rules):
+            i128_store(batch.request_amounts + 16 * row, i128_from_int64(rules.rates[0]))
+            batch.request_flags[row] = <uint8_t>rules.flag
+            return 0
+        return self._rate_by(event, rules, 0, 1, batch.request_amounts + 16 * row, batch.request_flags + row)
+
+    cdef int _rate_rest(self, const Event *event, const Rule *rules, int64_t first) noexcept nogil:
+        """Rates an event's items from `first` on."""
+        cdef const Batch *batch = event.batch
         cdef const Rule *rule
         cdef int64_t j, quantity
         cdef int32_t meter, tiering = 0, tier = 0
         cdef i128 product
-        if not stretch.from_us <= event.time_us < stretch.to_us:
-            rules = self._other_rules(event, vector)
-        for j in range(event.first, event.end):
+        for j in range(first, event.end):
             meter, quantity = batch.book_meter[batch.meter[j]], batch.quantity[j]
             rule = &rules[meter] if meter >= 0 else self.rules  # R_UNPRICED
             if rule.kind == RATE:
                 if rule.what != tiering and rule.what:
-                    tiering, tier = rule.what, self._tier_of_rate(event, rule.what)
+                    tiering, tier = rule.what, tier_of(event, &self.tierings[rule.what], self.numbers)
                 i128_mul(quantity, i128_from_int64(rule.rates[tier if rule.what else 0]), &product)  # 64 bits: it fits
                 i128_store(batch.amounts + 16 * j, product)
                 batch.flags[j] = <uint8_t>rule.flag
             elif self._rate_by(event, rule, meter, quantity, batch.amounts + 16 * j, batch.flags + j):
                 return ERROR_OVERFLOW
-        if rules.kind == RATE and not rules.what:
-            i128_store(batch.request_amounts + 16 * row, i128_from_int64(rules.rates[0]))
-            batch.request_flags[row] = <uint8_t>rules.flag
-            return 0
-        return self._rate_by(event, rules, 0, 1, batch.request_amounts + 16 * row, batch.request_flags + row)
+        return 0
 
     cdef int _find_vectors(
         self, const Batch *batch, const int64_t *rows, int64_t count, uint64_t *packed, int64_t *vectors
@@ -526,8 +521,11 @@ cdef class RateTable:
         """The packed combination and the vector of each row; a vector of -1 is not known. Returns how many are not."""
         cdef const int32_t *index
         cdef const int32_t *classes
-        cdef Combination *entry
-        cdef int64_t n, meter
+        cdef const Combination *table = self.table
+        cdef const Combination *entry
+        cdef const Rule *rules
+        cdef int64_t n, meter, meters = self.meters, prefetched = min(meters, <int64_t>PREFETCHED)
+        cdef uint64_t mask = self.mask
         cdef int d, missing = 0
         memset(packed, 0, count * sizeof(uint64_t))
         for d in range(4):
@@ -539,14 +537,15 @@ cdef class RateTable:
             for n in range(count):
                 packed[n] = self._with_profile(packed[n])
         for n in range(count):
-            prefetch(&self.table[slot_of(packed[n], self.mask)])
+            prefetch(&table[slot_of(packed[n], mask)])
         for n in range(count):
             entry = self._find(packed[n])
             vectors[n] = entry.vector if entry.packed_plus_one else -1
-            missing += vectors[n] < 0
+            missing += entry.packed_plus_one == 0
             prefetch(&self.stretches[entry.vector])
-            for meter in range(0, min(self.meters, PREFETCHED), 2):
-                prefetch(&self.rule_of[entry.vector * self.meters + meter])
+            rules = &self.rule_of[entry.vector * meters]
+            for meter in range(0, prefetched, 2):
+                prefetch(&rules[meter])
         return missing
 
     def rate(
