@@ -20,6 +20,9 @@ from .task import Board, Report, Sign, Task, new_paper, read_paper
 BEGIN_S = 60.0
 """How long a process may take to show its first sign of life: it has yet to be loaded."""
 GAP_S = 1.0
+ARROW_KEEPS = {"MIMALLOC_PURGE_DELAY": "5000"}
+"""Milliseconds for which Arrow's allocator keeps what a batch has left, where it would give that back after a second,
+and have the kernel clear it page by page for a batch to come."""
 
 
 class Quiet:
@@ -157,6 +160,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # Bytewax says there that it waits for the others
                 pass_fds=(lock, self._paper, board, shelf),
+                env={**ARROW_KEEPS, **os.environ},
                 start_new_session=True,  # or the keys of a terminal would reach it
                 bufsize=0,
             )
