@@ -1,7 +1,7 @@
 """What does it cost to know an id again, and what does it cost to be wrong? Deduplication beside what else is used.
 
     python benchmarks/dedup.py [--ids 1000000 10000000 100000000]
-    python benchmarks/dedup.py --on-disk 1000000000 [--memory-gib 8] [--data FOLDER]     the last alone
+    python benchmarks/dedup.py --on-disk 1000000000 [--memory-gib 8] [--data FOLDER]     the last alone, its memory
 
 Each contender runs in a process of its own, one after the other, size by size, as often as --repeat says; the median
 counts. Ids are random 128-bit numbers, made a batch at a time outside of what is measured, and one row in a hundred
@@ -177,7 +177,6 @@ def figures_on_disk(ids: int, alone: dict[str, float], memory_gib: float) -> lis
     return [
         Figure(f"{ids:,} ids on disk: resident at most", alone["resident_gib_at_most"], "GiB", at_most=memory_gib),
         Figure("memory of an id", alone["bytes"], "bytes"),
-        Figure("cost of an event", alone["ns"], "ns"),
         Figure("new ids dropped per million", alone["dropped"], at_most=0),
     ]
 
@@ -211,6 +210,7 @@ def main() -> None:
             memory_bytes = int(options.memory_gib * 2**30)
             alone = run("tallyflow, on disk", options.on_disk, data, memory_bytes, data)
             figures = figures_on_disk(options.on_disk, alone, options.memory_gib)
+            print(f"{alone.pop('ns')} ns an event", file=sys.stderr)  # kept is what a busy machine measures as well
             measured = {"ids": options.on_disk, "memory_gib": options.memory_gib} | alone
             keep("dedup-on-disk", figures, measured, options.results)
             raise SystemExit(not all(figure.reached for figure in figures if figure.aim))
