@@ -48,6 +48,17 @@ def test_kernel_is_oracle_over_larger_batches(seed: int) -> None:
     check(events, event_batch(events, seed), rows, STANDARD_METERS)
 
 
+@pytest.mark.parametrize("usage", [["a", "input_tokens"], ["input_tokens"], ["a", "left"], []])
+@pytest.mark.parametrize("other", [None, 0, 7, 19])
+@pytest.mark.parametrize("another", [["input_tokens", "a"], ["a"], ["a", "output_tokens"], ["left"]])
+def test_events_that_are_alike(usage: list[str], other: int | None, another: list[str]) -> None:
+    """All of them, or all but one."""
+    lists = [another if row == other else usage for row in range(20)]
+    events = [plain_event(usage=[(name, row * 10 + n) for n, name in enumerate(u)]) for row, u in enumerate(lists)]
+    check(events, event_batch(events), None, METERS)
+    check(events, event_batch(events), list(range(20)), METERS)
+
+
 def test_what_is_not_selected_is_not_looked_at() -> None:
     events = [plain_event(usage=[("a", n)] if n % 3 else [("left", n)]) for n in range(100)]
     check(events, event_batch(events), [row for row in range(100) if row % 3], METERS)
