@@ -225,15 +225,15 @@ def figures_of(crew: str, found: dict[str, Spent]) -> list[Figure]:
     gain, limit = bound.seconds / both.seconds, 2 * bound.seconds / jobs.seconds
     aside = (bound.seconds - ends[0]) / (both.seconds - ends[1])
     told = {
-        f"2 jobs of 1 {crew.removesuffix('s')}, a core each: throughput beside one alone": limit,
-        "2 workers: share of what those reach": gain / limit,
-        "2 workers beside 1 on 1 core, without start and end": aside,
-        "2 workers beside 1 on all cores": free.seconds / both.seconds,
+        "two jobs of 1, a core each: throughput of both beside one alone": limit,
+        "share that 2 have of that": gain / limit,
+        "2 on 2 cores beside 1 on 1 core, without start and end": aside,
+        "2 on 2 cores beside 1 on all cores": free.seconds / both.seconds,
         "CPU time of 2 on 2 cores beside 1 on 1 core": both.cpu_seconds / bound.cpu_seconds,
-        "CPU time of 2 jobs beside that of one, each": jobs.cpu_seconds / bound.cpu_seconds,
+        "CPU time of each of two jobs beside one alone": jobs.cpu_seconds / bound.cpu_seconds,
     }
     first = Figure(f"2 {crew} on 2 cores: throughput beside 1 on 1 core", round(gain, 3), at_least=TWICE_MIN)
-    return [first, *(Figure(what, round(value, 3)) for what, value in told.items())]
+    return [first, *(Figure(f"{crew}: {what}", round(value, 3)) for what, value in told.items())]
 
 
 def ask_keys(options: argparse.Namespace, data: Path, scratch: Path) -> Told:
