@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from bytewax.errors import BytewaxRuntimeError
-from bytewax.recovery import RecoveryConfig
+from bytewax.recovery import InconsistentPartitionsError, RecoveryConfig
 from bytewax.testing import cluster_main
 
 from .config import Config
@@ -251,6 +251,11 @@ def _run_dataflow(job: Job, workers: int, addresses: Sequence[str], process: int
                 recovery_config=RecoveryConfig(job.directory.recovery, timedelta(0)),
                 worker_count_per_proc=workers,
             )
+    except InconsistentPartitionsError as error:
+        raise StateError(
+            f"{job.directory.recovery}: its files are not of one time ({error}); restore the state directory, the "
+            "ledger and the store from one backup, or start a new lineage"
+        ) from error
     except (BytewaxRuntimeError, RuntimeError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TallyflowError):

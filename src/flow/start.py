@@ -144,6 +144,10 @@ def _last_blocks(client: StoreClient, lineage: Lineage) -> dict[str, int]:
 def _make_recovery_store(directory: StateDirectory, partitions: int) -> None:
     """Makes Bytewax's recovery store, if there is none; its number of partitions can never change."""
     folder = directory.recovery
+    if folder.exists():
+        for path in (folder / f"part-{number}.sqlite3" for number in range(partitions)):
+            if not path.exists():
+                raise StateError(f"{path}: missing; restore it from a backup, or start a new lineage")
     try:
         if not folder.exists():
             making = folder.with_name("recovery.tmp")

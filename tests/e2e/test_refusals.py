@@ -194,3 +194,24 @@ def test_row_24_a_backup_of_state_ledger_and_store_goes_on(pipeline: Pipeline) -
     assert pipeline.run().balance == balance(accepted=400, duplicate=50)
     assert pipeline.views() == truth(EVENTS[:400])
     assert verify(pipeline.config()).difference_count == 0
+
+
+def test_row_24_a_part_of_the_recovery_store_that_is_missing_or_older(pipeline: Pipeline) -> None:
+    # Given a recovery store of two files, and a copy of it from before the last run.
+    recovery, older = pipeline.folder / "state" / "recovery", pipeline.folder / "older"
+    pipeline.write("a.ndjson", EVENTS[:50])
+    pipeline.run(shards=2)
+    shutil.copytree(recovery, older)
+    pipeline.write("b.ndjson", EVENTS[50:100])
+    pipeline.run()
+    # When one of them is gone, then it is named, and nothing has changed.
+    for part in sorted(recovery.glob("*.sqlite3")):
+        kept = part.read_bytes()
+        part.unlink()
+        refusal(pipeline, 1, f"{part}: missing")
+        part.write_bytes(kept)
+    assert pipeline.run().read == 0
+    # When one is the older one, then that is refused, and nothing was counted.
+    shutil.copy(older / part.name, part)
+    refusal(pipeline, 1, str(pipeline.folder / "state"))
+    assert pipeline.views() == truth(EVENTS[:100])

@@ -1,4 +1,4 @@
-"""docs/guarantees.md and the tests hold together: each of the 33 faults has a line there, and a test named for it."""
+"""What documents promise is there: a test for each of the 33 faults, and the messages that operating.md explains."""
 
 import re
 from pathlib import Path
@@ -46,3 +46,17 @@ def test_each_test_of_a_fault_is_in_a_file_that_its_line_names() -> None:
 def test_what_is_named_is_there() -> None:
     for path in re.findall(r"`((?:tests|benchmarks|flow)/[\w/.]+)", TEXT):
         assert (ROOT / path).exists() or (ROOT / "src" / path).exists(), path
+
+
+def test_messages_that_operating_explains_are_said() -> None:
+    table = (
+        (ROOT / "docs" / "operating.md").read_text(encoding="utf-8").split("## What stops a job")[1].split("\n## ")[0]
+    )
+    messages = [
+        said for line in table.splitlines() if "|" in line for said in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src" / "flow").rglob("*.py")))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # texts that are written in several lines
+    assert len(messages) > 20
+    for said in messages:
+        assert said.removesuffix("...").strip() in code, said
