@@ -1,4 +1,4 @@
-# An open-addressing index of 8-byte entries, at most two thirds full: the lower bits of a hash, by which the table is
+# An open-addressing index of 8-byte entries, at most half full: the lower bits of a hash, by which the table is
 # entered, beside a number plus one of what the entry stands for (records of a segment, lines of an arena).
 #
 #     entry = lower 36 bits of the hash | number + 1, 28 bits         0: empty
@@ -76,7 +76,7 @@ cdef inline void index_renumber(Index *index, uint64_t place, uint64_t number) n
 
 cdef inline int index_reserve(Index *index, uint64_t more) noexcept nogil:
     """Makes room for so many more; entries may move. -1: no memory."""
-    while (index.used + more) * 3 > (index.mask + 1) * 2:
+    while (index.used + more) * 2 > index.mask + 1:
         if index_double(index):
             return -1
     return 0
