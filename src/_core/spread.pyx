@@ -63,7 +63,7 @@ cdef int64_t alike(
     size = offsets[1] - offsets[0]
     for at in range(count):
         ahead |= (offsets[at + 1] - offsets[at]) ^ <int32_t>size
-    if ahead or size > COLUMNS_MAX:
+    if ahead or size == 0 or size > COLUMNS_MAX:
         return 0
     for at in range(offsets[0], offsets[0] + size):
         if column_of[meters[at]] < 0:
