@@ -20,7 +20,7 @@ def test_row_8_a_full_file_system_anywhere_stops_with_its_name_and_loses_nothing
             [*NAMESPACE, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True, timeout=60, check=False
         ).returncode
     )
-    if not may_mount:
+    if not may_mount:  # the simulator's disk and tests/unit/test_appender.py are full everywhere
         pytest.skip("this user may not make mount namespaces here")
     done = subprocess.run(
         [*NAMESPACE, sys.executable, "-m", "tests.faults.full_disks", tmp_path],
