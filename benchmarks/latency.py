@@ -33,7 +33,7 @@ from tests.kafka.brokers import Broker, Tansu
 
 from flow.config import load_config
 from flow.errors import StoreError
-from flow.run import open_store
+from flow.start import open_store
 
 LOOK_S = 0.02
 BIN_S = 0.25

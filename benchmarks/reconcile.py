@@ -38,7 +38,8 @@ from flow.errors import BalanceError
 from flow.generate import SCHEMA, Synthetic, batches, prices_yaml
 from flow.reconcile.naming import Kind
 from flow.reconcile.reconciling import Asked, reconcile
-from flow.run import open_store, run
+from flow.run import run
+from flow.start import open_store
 
 PLAIN: dict[str, Any] = {"duplicate_ppm": 0, "conflicting_ppm": 0, "bad_ppm": 0, "duration_s": 15 * 86_400}
 MORE = Synthetic(seed=2, events=100_000, **PLAIN)

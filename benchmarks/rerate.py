@@ -32,7 +32,8 @@ from flow.config import Config, load_config
 from flow.generate import prices_yaml
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Outcome, Source, dry_run, rerate
-from flow.run import open_store, run
+from flow.run import run
+from flow.start import open_store
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)

@@ -24,7 +24,7 @@ from .panics import engine_error, panics_explained
 from .prices.book import PriceBook
 from .rules.book import RuleBook
 from .sinks.publisher import Publisher
-from .start import Claim, Start, open_store, prepare, starting
+from .start import Claim, Start, open_store, starting
 from .state.directory import Lineage, StateDirectory
 from .state.manifest import DamagedManifest
 from .state.rerates import Rerates
@@ -37,22 +37,6 @@ from .store.queries.totals import Totals, rollup_totals
 
 if TYPE_CHECKING:
     from .reconcile.in_job import Reconciler
-
-__all__ = [
-    "Claim",
-    "Outcome",
-    "Share",
-    "begin_prices",
-    "begin_rules",
-    "conclude",
-    "go_on",
-    "make_job",
-    "open_store",
-    "prepare",
-    "run",
-    "stopping",
-    "work",
-]
 
 
 @dataclass(frozen=True)

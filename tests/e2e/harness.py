@@ -25,8 +25,9 @@ from flow.config import Config, Store, load_config
 from flow.errors import TallyflowError
 from flow.oracle.rollup import GRAINS, Key, Rates, Rollup
 from flow.prices.book import parse_price_book
-from flow.run import Outcome, open_store, run
+from flow.run import Outcome, run
 from flow.schema import DIMENSIONS
+from flow.start import open_store
 from flow.store import connect, migrate
 from flow.store.client import release_engine
 from flow.store.queries.view_rows import CustomerRange, view_rows

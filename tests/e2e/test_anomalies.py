@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typer.testing import CliRunner
 
 from flow.cli.app import make_app
-from flow.run import open_store
+from flow.start import open_store
 from flow.store.queries.anomalies import open_anomalies
 
 from .harness import Event, Pipeline, event

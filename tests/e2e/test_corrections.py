@@ -23,10 +23,10 @@ from flow.reconcile.reconciling import Asked as Compared
 from flow.reconcile.reconciling import reconcile
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked, Source, rerate
-from flow.run import open_store
 from flow.schema import DIMENSIONS
 from flow.sinks.committed import STEP
 from flow.sinks.writer import MANIFEST
+from flow.start import open_store
 from flow.state.directory import StateDirectory
 from flow.state.inbox import Inbox
 from flow.state.ledger import LedgerWriter

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flow.rounding import div_half_even
-from flow.run import open_store
 from flow.schema import PER_OF_ALL
+from flow.start import open_store
 from flow.statements.invoice import Item, make_invoice, parse_levels, parse_period
 from flow.verify import verify
 

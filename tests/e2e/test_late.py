@@ -15,7 +15,7 @@ from flow.faults import LATE_POINTS
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked as Rerated
 from flow.rerate.rerating import Source, rerate
-from flow.run import open_store
+from flow.start import open_store
 from flow.state.inbox import Inbox
 from flow.store.queries.late import Filter
 from flow.store.queries.waiting import late_waiting

@@ -37,8 +37,8 @@ def test_a_store_that_another_process_has_open(pipeline: Pipeline) -> None:
     pipeline.write("events.ndjson", EVENTS[:1000])
     pipeline.run()
     pipeline.write("more.ndjson", EVENTS[1000:])
-    code = "import sys, flow.run, flow.config, pathlib\n"
-    code += "client = flow.run.open_store(flow.config.load_config(pathlib.Path(sys.argv[1])))\n"
+    code = "import sys, flow.start, flow.config, pathlib\n"
+    code += "client = flow.start.open_store(flow.config.load_config(pathlib.Path(sys.argv[1])))\n"
     code += "print(flush=True); sys.stdin.read()"
     arguments = [sys.executable, "-c", code, str(pipeline.config_path)]
     release_engine()

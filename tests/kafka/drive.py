@@ -14,7 +14,8 @@ from pathlib import Path
 
 from flow.config import load_config
 from flow.errors import TallyflowError
-from flow.run import open_store, run
+from flow.run import run
+from flow.start import open_store
 
 
 def main() -> int:

@@ -14,7 +14,8 @@ from tests.faults.http_front import FrontProcess
 
 from flow.config import load_config
 from flow.errors import TallyflowError
-from flow.run import open_store, run
+from flow.run import run
+from flow.start import open_store
 
 from .brokers import Broker
 from .conftest import PRICES, TOTALS, check_totals, event

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from flow.config import load_config
-from flow.run import open_store
+from flow.start import open_store
 
 from .cases import PRICE_FILE_PLANS, TruthCase, truth_cases
 

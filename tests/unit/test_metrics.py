@@ -24,7 +24,8 @@ from flow.metrics.observer import VIEW_TABLES, Observer
 from flow.metrics.server import Endpoint
 from flow.metrics.spans import ExportedSpans
 from flow.prices.book import load_price_book
-from flow.run import make_job, prepare, work
+from flow.run import make_job, work
+from flow.start import prepare
 from flow.state.directory import StateDirectory
 
 SETTINGS = """

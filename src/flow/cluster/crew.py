@@ -13,7 +13,8 @@ from enum import IntEnum
 from ..config import Config
 from ..errors import EngineStopped, TallyflowError
 from ..prices.book import PriceBook
-from ..run import Claim, Share
+from ..run import Share
+from ..start import Claim
 from ..steps.shelf import Shelf
 from .task import Board, Report, Sign, Task, new_paper, read_paper
 

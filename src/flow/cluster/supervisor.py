@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from ..config import Config
 from ..errors import ClusterError, RefusedStart, TallyflowError
 from ..prices.book import load_price_book
-from ..run import Claim, Outcome, Share, begin_prices, begin_rules, conclude, prepare, stopping
+from ..run import Outcome, Share, begin_prices, begin_rules, conclude, stopping
+from ..start import Claim, prepare
 from ..state.directory import StateDirectory
 from ..store.client import StoreUnavailable
 from .crew import BEGIN_S, Attempt, Crew, Failure, Kind, Look, Quiet

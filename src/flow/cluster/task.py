@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from ..config import Config
 from ..errors import TallyflowError
 from ..prices.book import PriceBook
-from ..run import Claim, Share
+from ..run import Share
+from ..start import Claim
 
 
 @dataclass(frozen=True)

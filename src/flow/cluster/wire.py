@@ -14,7 +14,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import ClusterError, TallyflowError
-from ..run import Claim, Share
+from ..run import Share
+from ..start import Claim
 from ..state.directory import Lineage
 from ..store.fence import Term
 from .crew import Attempt, Failure, Kind, Look, Quiet

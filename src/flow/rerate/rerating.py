@@ -27,10 +27,10 @@ from ..errors import BalanceError, ConfigError, RefusedStart, StateError
 from ..faults import point
 from ..prices.book import PriceBook, parse_price_book
 from ..prices.versions import unapproved
-from ..run import Claim, open_store, prepare
 from ..schema import PER_OF_ALL
 from ..sinks.outbox import Outbox
 from ..sinks.publisher import Publisher
+from ..start import Claim, open_store, prepare
 from ..state.directory import Lineage, StateDirectory
 from ..state.files import write_whole
 from ..state.ledger import unsealed_files
