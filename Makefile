@@ -77,8 +77,10 @@ sanitize: build ## Run the tests of the kernels, and the fuzzer, under ASan and 
 			"install the sanitizer runtime of that compiler" >&2; \
 		test -n "$(MAY_LACK_SANITIZERS)"; exit; \
 	fi; \
-	$(MAKE) checked NAME=sanitize SWITCH=CORE_SANITIZE=1 RUNTIME="LD_PRELOAD=$$runtime $(SANITIZER_SETTINGS)"
+	$(MAKE) checked NAME=sanitize SWITCH=CORE_SANITIZE=1 \
+		RUNTIME="env LD_PRELOAD='$$runtime $$($(CC_USED) -print-file-name=libstdc++.so.6)' $(SANITIZER_SETTINGS)"
 
+# The library of C++ is there from the beginning, since ASan catches the exceptions of Arrow only if it saw it load.
 # Python frees little at its end, which is no leak of ours; its own allocator would hide what is written beside a block.
 SANITIZER_SETTINGS := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
@@ -86,15 +88,16 @@ debug: build ## The same with kernels that are not optimised and check their ind
 	@$(MAKE) checked NAME=debug SWITCH=CORE_DEBUG=1
 
 # Builds the kernels from a copy of the sources, so that those beside src/_core stay what they are, and runs with them.
+# What a sanitizer says as it ends the process must not be held back: --capture=sys leaves file descriptors alone.
 .PHONY: checked
 checked:
 	@mkdir -p build/$(NAME)/src && rm -rf build/$(NAME)/src/flow build/$(NAME)/src/_core/*.p*
 	@tar -cf - --exclude='*.so' --exclude='*.c' --exclude=__pycache__ src setup.py pyproject.toml | tar -C build/$(NAME) -xf -
 	@cd build/$(NAME) && $(SWITCH) $(abspath $(PY)) setup.py -q build_ext --inplace -j 2 >build.log 2>&1 || { cat build.log; exit 1; }
 	@export PYTHONPATH=$(CURDIR)/build/$(NAME)/src $(SWITCH); \
-	env $(RUNTIME) $(PY) -c 'import _core; assert "/build/$(NAME)/" in _core.__file__, _core.__file__'; \
-	env $(RUNTIME) $(PY) -m pytest $(CHECKED_TESTS) -p no:cacheprovider; \
-	env $(RUNTIME) $(PY) -m tests.fuzz --messages $(CHECKED_MESSAGES)
+	$(RUNTIME) $(PY) -c 'import _core; assert "/build/$(NAME)/" in _core.__file__, _core.__file__'; \
+	$(RUNTIME) $(PY) -m pytest $(CHECKED_TESTS) -p no:cacheprovider --capture=sys; \
+	$(RUNTIME) $(PY) -m tests.fuzz --messages $(CHECKED_MESSAGES)
 
 lint: build ## Check style and types: ruff, mypy --strict, cython-lint
 	@$(VENV)/bin/ruff check .

@@ -43,7 +43,8 @@ cdef extern from *:
         all->slots[slot].end = all->firsts[all->count];
         all->slot[all->count] = (int32_t)slot;
         all->width[all->count] = width;
-        memcpy(all->meters[all->count++], meters, sizeof(*meters) * (size_t)width);
+        if (width) memcpy(all->meters[all->count], meters, sizeof(*meters) * (size_t)width);  /* else meters may be null */
+        all->count++;
         return 1;
     }
     static inline uint64_t tf_two_codes(const int32_t *meters) {
@@ -62,7 +63,7 @@ cdef extern from *:
     /* Of the last rows of a batch, behind which there are not as many meters as are read at once. */
     static uint64_t tf_last_key(const int32_t *meters, int32_t width) {
         int32_t padded[TF_SEQUENCE_WIDTH] = {0};
-        memcpy(padded, meters, sizeof(*meters) * (size_t)width);
+        if (width) memcpy(padded, meters, sizeof(*meters) * (size_t)width);
         return tf_sequence_key(padded, width);
     }
     /* Where the rows of each sequence begin, in order. Marks those that have none here; whether there are such rows.
