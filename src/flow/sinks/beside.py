@@ -9,12 +9,16 @@ T = TypeVar("T")
 
 
 class Beside:
-    """At most `ahead` tasks wait for the thread; with 0 there is none, and each task is done at once."""
+    """At most `ahead` tasks wait for the thread; with 0 there is none, and each task is done at once.
 
-    def __init__(self, ahead: int) -> None:
+    Behind a task that has raised no other is done: each raises the same.
+    """
+
+    def __init__(self, ahead: int, name: str = "beside") -> None:
         self._ahead = ahead
-        self._thread = ThreadPoolExecutor(1, "beside") if ahead else None
+        self._thread = ThreadPoolExecutor(1, name) if ahead else None
         self._begun: deque[Future[Any]] = deque()
+        self._failure: BaseException | None = None
 
     def begin(self, task: Callable[[], T]) -> Future[T]:
         """Begins a task. Raises what one before it has raised."""
@@ -24,12 +28,27 @@ class Beside:
             return done
         while len(self._begun) >= self._ahead:
             self._begun.popleft().result()
-        self._begun.append(self._thread.submit(task))
+        self._begun.append(self._thread.submit(self._do, task))
         return self._begun[-1]
 
+    def _do(self, task: Callable[[], T]) -> T:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return task()
+        except BaseException as failure:
+            self._failure = failure
+            raise
+
     def close(self) -> None:
-        """Waits for all that was begun, and ends the thread."""
-        self.wait()
+        """Waits for all that was begun, and ends the thread. Raises what any of it has raised."""
+        try:
+            self.wait()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ends the thread behind what was begun, whatever becomes of that."""
         if self._thread is not None:
             self._thread.shutdown()
 

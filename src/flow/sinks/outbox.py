@@ -11,8 +11,9 @@ more than sweeping up.
 
 import json
 import zlib
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,10 @@ from ..faults import point
 from ..state.files import SummedFile, explain, make_folder, summed_up, sync_folder, write_whole
 from ..steps.combine import TableRows, Tables
 from ..store.tables import LEFT_OUT, ROLLUPS, TABLES
+from .beside import Beside
+
+BATCHES_AHEAD = 3
+"""That wait to be written: a sync takes as long as a batch takes to be made, or longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,14 @@ class Outbox:
     def cut(self, number: int, tables: Tables) -> Block:
         """Writes a block, synced file by file, its json last. Raises StateError."""
         writing = []
-        with ThreadPoolExecutor(1, "outbox") as thread:
+        beside = Beside(BATCHES_AHEAD, "outbox")
+        try:
             for n, (table, rows) in enumerate(tables):
                 name = f"{self._writer}-{number:010d}-{n:03d}-{table}.arrow"
-                writing.append(_write_arrow(thread, self.folder / name, self._options, table, rows))
-        files = [file.result() for file in writing]
+                writing.append(_write_arrow(beside, self.folder / name, self._options, table, rows))
+            files = [file.result() for file in writing]
+        finally:
+            beside.end()
         point("outbox.after_rows")
         block = Block(self._lineage, self._writer, number, tuple(files))
         described = [[f.table, f.name, f.bytes, f.crc32, *([f.columns] if f.columns else [])] for f in files]
@@ -180,9 +188,9 @@ class Outbox:
 
 
 def _write_arrow(
-    thread: ThreadPoolExecutor, path: Path, options: pa.ipc.IpcWriteOptions, table: str, rows: TableRows
-) -> "Future[BlockFile]":
-    """Writes and syncs a file on a thread, while this one makes the next batch, and then the next file's first."""
+    beside: Beside, path: Path, options: pa.ipc.IpcWriteOptions, table: str, rows: TableRows
+) -> Future[BlockFile]:
+    """Writes and syncs a file on a thread, while this one makes the next batches, and then the next file's first."""
     schema = TABLES[table]
     left_out = LEFT_OUT.get(table, set()).difference(rows.schema.names)
     if left_out:
@@ -191,27 +199,27 @@ def _write_arrow(
         rows = _cast(rows, schema)
     elif rows.schema.names != schema.names:
         raise ValueError(f"{table} has the columns {schema.names}, not {rows.schema.names}")
-    file = thread.submit(_ArrowFile, path, rows.schema, options).result()
-    behind: Future[None] | None = None
+    file = _ArrowFile(path, rows.schema, options)
+    beside.begin(file.open)
     for batch in rows.batches:
-        if behind is not None:
-            behind.result()
-        behind = thread.submit(file.write, batch)
-    if behind is not None:
-        behind.result()
-    return thread.submit(file.finish, table, tuple(schema.names) if left_out else ())
+        beside.begin(partial(file.write, batch))
+    return beside.begin(partial(file.finish, table, tuple(schema.names) if left_out else ()))
 
 
 class _ArrowFile:
-    """An Arrow IPC file that is being written. Raises StateError."""
+    """An Arrow IPC file to be written. Raises StateError."""
 
     def __init__(self, path: Path, schema: pa.Schema, options: pa.ipc.IpcWriteOptions) -> None:
         self._path = path
+        self._schema = schema
+        self._options = options
+
+    def open(self) -> None:
         try:
-            self._file = SummedFile(path)
+            self._file = SummedFile(self._path)
         except OSError as error:
-            raise explain(error, path, "write") from error
-        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), schema, options=options)
+            raise explain(error, self._path, "write") from error
+        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, mode="w"), self._schema, options=self._options)
 
     def write(self, batch: pa.RecordBatch) -> None:
         try:
