@@ -1,7 +1,9 @@
 """Goal: a page says what its column has. Method: random and odd columns, all of a column and any selection, with and
-without nulls, byte for byte against plain Python, which packs one bit after the other."""
+without nulls, byte for byte against plain Python, which packs one bit after the other. Numbers and codes are encoded
+one by one and, where the processor can, eight at a time."""
 
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tests.oracle import pages as oracle
 from tests.oracle.batches import PROPERTY, TEXTS, selection
 
+from _core import pages as kernel
 from flow.kernels import Rows
 from flow.kernels.pages import Pages, bounds, picked, renumbered
 
@@ -24,6 +27,23 @@ def chosen(data: st.DataObject, values: list[Any]) -> tuple[Rows, list[Any]]:
     """A selection of rows, and its values."""
     rows = data.draw(st.none() | st.permutations(range(len(values))).map(lambda all_: all_[: len(all_) // 2 + 1]))
     return (None, values) if rows is None else (selection(rows), [values[row] for row in rows])
+
+
+def selections(rng: random.Random, values: list[Any]) -> Iterator[tuple[Rows, list[Any]]]:
+    """All rows, most of them in their order, and half of them in any; with their values."""
+    yield None, values
+    size = len(values)
+    for rows in ([row for row in range(size) if row % 50 != 6], rng.sample(range(size), size // 2 + 1)):
+        yield selection(rows), [values[row] for row in rows]
+
+
+def both_ways(encode: Callable[..., memoryview], *given: Any) -> bytes:
+    """What a method of Pages makes, with and without vectors."""
+    kernel.use_vectors(False)
+    plain = bytes(encode(*given))
+    kernel.use_vectors(True)
+    assert bytes(encode(*given)) == plain
+    return plain
 
 
 def array(values: list[Any], kind: pa.DataType, before: int) -> pa.Array:
@@ -45,10 +65,9 @@ def test_codes(bits: int) -> None:
     rng, pages = random.Random(bits), Pages()
     for size in SIZES:
         values = [rng.choice([0, 2**bits - 1, rng.getrandbits(bits)]) for _ in range(size)]
-        codes, rows = pa.array(values, pa.int32()), rng.sample(range(size), size)
-        assert bytes(pages.codes(codes, bits, None, size)) == oracle.codes(values, bits)
-        some = [values[row] for row in rows[: size // 2 + 1]]
-        assert bytes(pages.codes(codes, bits, selection(rows), len(some))) == oracle.codes(some, bits)
+        codes = pa.array(values, pa.int32())
+        for rows, found in selections(rng, values):
+            assert both_ways(pages.codes, codes, bits, rows, len(found)) == oracle.codes(found, bits)
 
 
 @PROPERTY
@@ -60,7 +79,7 @@ def test_numbers(values: list[int | None], before: int, data: st.DataObject) -> 
     assert bytes(bits) == oracle.bits([number is not None for number in found])
     there = [number for number in found if number is not None]
     assert known == len(there)
-    assert bytes(pages.numbers(column, rows, len(found), known)) == oracle.numbers(there)
+    assert both_ways(pages.numbers, column, rows, len(found), known) == oracle.numbers(there)
 
 
 @pytest.mark.parametrize("width", range(65))
@@ -72,9 +91,21 @@ def test_numbers_whose_differences_have_any_width(width: int, *, nulls: bool) ->
         for _ in range(size):
             number = oracle.wrapped(number + (rng.getrandbits(width) if width else 0))
             values.append(None if nulls and rng.random() < 0.4 else number)
-        there = [number for number in values if number is not None]
-        page = Pages().numbers(pa.array(values, pa.int64()), None, size, len(there))
-        assert bytes(page) == oracle.numbers(there)
+        column = pa.array(values, pa.int64())
+        for rows, found in selections(rng, values):
+            there = [number for number in found if number is not None]
+            assert both_ways(Pages().numbers, column, rows, len(found), len(there)) == oracle.numbers(there)
+
+
+@pytest.mark.parametrize("value", [0, 7, -(2**63), 2**63 - 1])
+def test_blocks_without_differences_and_with_the_greatest(value: int) -> None:
+    for values in (
+        [value] * 300,
+        [value, oracle.wrapped(value + 2**63)] * 150,
+        [value, -value // 3, 2 * (value // 3)] * 100,
+    ):
+        column = pa.array(values, pa.int64())
+        assert both_ways(Pages().numbers, column, None, len(values), len(values)) == oracle.numbers(values)
 
 
 def test_narrow_numbers() -> None:
