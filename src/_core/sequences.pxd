@@ -43,7 +43,7 @@ cdef extern from *:
         all->slots[slot].end = all->firsts[all->count];
         all->slot[all->count] = (int32_t)slot;
         all->width[all->count] = width;
-        if (width) memcpy(all->meters[all->count], meters, sizeof(*meters) * (size_t)width);  /* else meters may be null */
+        if (width) memcpy(all->meters[all->count], meters, sizeof(*meters) * (size_t)width);  /* else may be null */
         all->count++;
         return 1;
     }
