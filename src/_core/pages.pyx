@@ -13,7 +13,7 @@ Proved by: tests/parity/test_pages.py against tests/oracle/pages.py and Arrow's 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .pages_plain cimport bit_at, gather, pack_eight, put_block, put_text, put_varint, zigzag
+from .pages_plain cimport Column, bit_at, gather, number_at, pack_eight, put_block, put_text, put_varint, zigzag
 from .pages_wide cimport is_wide, want_wide, wide_block, wide_codes, wide_gather
 from .status cimport CORE_SOURCE_HASH
 
@@ -69,7 +69,7 @@ cdef uint8_t *fill_codes(
 
 
 cdef uint8_t *fill_numbers(
-    uint8_t *out, int64_t count, const uint32_t *rows, const uint8_t *valid, const int64_t *numbers, int64_t known
+    uint8_t *out, int64_t count, const uint32_t *rows, const uint8_t *valid, Column numbers, int64_t known
 ) noexcept nogil:
     """`known`: how many of them are valid."""
     cdef uint64_t block[BLOCK + 1]  # behind the last number of the block before it
@@ -81,7 +81,7 @@ cdef uint8_t *fill_numbers(
         return put_varint(out, 0)
     while not bit_at(valid, at if rows == NULL else rows[at]):
         at += 1
-    block[0] = <uint64_t>numbers[at if rows == NULL else rows[at]]
+    block[0] = number_at(numbers, at if rows == NULL else rows[at])
     at += 1
     out = put_varint(out, zigzag(<int64_t>block[0]))
     while at < count:
@@ -145,16 +145,17 @@ def codes(int64_t count, size_t rows, size_t codes, int width, size_t out) -> in
     return end - <uint8_t *>out
 
 
-def numbers(int64_t count, size_t rows, size_t valid, size_t numbers, int64_t known, size_t out) -> int:
+def numbers(int64_t count, size_t rows, size_t valid, size_t numbers, bint narrow, int64_t known, size_t out) -> int:
     """Fills `out` with the selected numbers that are valid, DELTA_BINARY_PACKED; how many bytes.
 
-    Args: rows, valid: as above; numbers: int64; known: how many are valid; out: 1,200 bytes for 128 numbers.
+    Args: rows, valid: as above; numbers: int64, or int32 if they are narrow; known: how many are valid; out: 1,200
+    bytes for 128 numbers.
     """
+    cdef Column column
     cdef uint8_t *end
+    column.values, column.narrow = <const void *>numbers, narrow
     with nogil:
-        end = fill_numbers(
-            <uint8_t *>out, count, <const uint32_t *>rows, <const uint8_t *>valid, <const int64_t *>numbers, known
-        )
+        end = fill_numbers(<uint8_t *>out, count, <const uint32_t *>rows, <const uint8_t *>valid, column, known)
     return end - <uint8_t *>out
 
 

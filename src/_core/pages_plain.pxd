@@ -46,16 +46,21 @@ cdef extern from *:
         memcpy(out, &held, 8);
         return out + filled / 8;
     }
+    /* Signed numbers of 64 bits, or of 32. */
+    typedef struct { const void *values; int narrow; } tf_column;
+    static inline uint64_t tf_number(tf_column of, int64_t row) {
+        return (uint64_t)(of.narrow ? ((const int32_t *)of.values)[row] : ((const int64_t *)of.values)[row]);
+    }
     /* The numbers of `count` selected rows that are valid; how many. */
     static inline int tf_gather(
-        uint64_t *out, const int64_t *numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
+        uint64_t *out, tf_column numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
     ) {
         int held = 0;
-        if (!valid && !rows) memcpy(out, numbers + at, 8 * (size_t)count);
-        else if (!valid) for (int64_t i = 0; i < count; i++) out[i] = (uint64_t)numbers[rows[at + i]];
+        if (!valid && !rows && !numbers.narrow) memcpy(out, (const int64_t *)numbers.values + at, 8 * (size_t)count);
+        else if (!valid) for (int64_t i = 0; i < count; i++) out[i] = tf_number(numbers, rows ? rows[at + i] : at + i);
         else for (int64_t i = 0; i < count; i++) {
             int64_t row = rows ? rows[at + i] : at + i;
-            out[held] = (uint64_t)numbers[row];
+            out[held] = tf_number(numbers, row);
             held += tf_bit(valid, row);
         }
         return valid ? held : (int)count;
@@ -93,7 +98,11 @@ cdef extern from *:
         uint8_t *out, const uint8_t *text, uint32_t length, uint64_t readable
     ) noexcept nogil
     uint8_t *pack_eight "tf_pack_eight"(uint8_t *out, const uint64_t *values, int width) noexcept nogil
+    ctypedef struct Column "tf_column":
+        const void *values
+        bint narrow
+    uint64_t number_at "tf_number"(Column numbers, int64_t row) noexcept nogil
     int gather "tf_gather"(
-        uint64_t *out, const int64_t *numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
+        uint64_t *out, Column numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
     ) noexcept nogil
     uint8_t *put_block "tf_put_block"(uint8_t *out, uint64_t *numbers, int count) noexcept nogil

@@ -8,7 +8,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from .pages_plain cimport pack_eight  # noqa: F401 - the C functions of its header are used below
+from .pages_plain cimport Column
 
 cdef extern from *:
     """
@@ -60,22 +60,21 @@ cdef extern from *:
         __m256i expected = _mm256_add_epi32(first, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
         return !_mm256_cmpneq_epi32_mask(rows, expected);
     }
-    /* Eight selected numbers. */
-    TF_WIDE __m512i tf_wide_numbers(const int64_t *numbers, const uint32_t *rows, int64_t at) {
-        if (!rows) return _mm512_loadu_si512(numbers + at);
-        __m256i eight = _mm256_loadu_si256((const __m256i *)(rows + at));
-        if (tf_wide_beside(eight)) return _mm512_loadu_si512(numbers + rows[at]);
-        return _mm512_i64gather_epi64(_mm512_cvtepu32_epi64(eight), numbers, 8);
-    }
-    TF_WIDE __m512i tf_wide_codes(const int32_t *codes, const uint32_t *rows, int64_t at) {
-        __m256i found;
-        if (!rows) found = _mm256_loadu_si256((const __m256i *)(codes + at));
-        else {
+    /* Eight selected numbers of a column; codes are one too. */
+    TF_WIDE __m512i tf_wide_eight(tf_column numbers, const uint32_t *rows, int64_t at) {
+        const int32_t *narrow = numbers.values;
+        const int64_t *wide = numbers.values;
+        if (rows) {
             __m256i eight = _mm256_loadu_si256((const __m256i *)(rows + at));
-            if (tf_wide_beside(eight)) found = _mm256_loadu_si256((const __m256i *)(codes + rows[at]));
-            else found = _mm512_i64gather_epi32(_mm512_cvtepu32_epi64(eight), codes, 4);
+            if (!tf_wide_beside(eight)) {
+                __m512i apart = _mm512_cvtepu32_epi64(eight);
+                if (numbers.narrow) return _mm512_cvtepi32_epi64(_mm512_i64gather_epi32(apart, narrow, 4));
+                return _mm512_i64gather_epi64(apart, wide, 8);
+            }
+            at = rows[at];
         }
-        return _mm512_cvtepi32_epi64(found);
+        if (numbers.narrow) return _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(narrow + at)));
+        return _mm512_loadu_si512(wide + at);
     }
     TF_WIDE __mmask8 tf_wide_valid(const uint8_t *valid, const uint32_t *rows, int64_t at) {
         unsigned bits = 0;
@@ -85,14 +84,14 @@ cdef extern from *:
     }
     /* As tf_gather. */
     TF_WIDE_FEATURES static int tf_wide_gather(
-        uint64_t *out, const int64_t *numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
+        uint64_t *out, tf_column numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
     ) {
         int64_t i = 0;
         int held = 0;
-        if (!valid) for (; i + 8 <= count; i += 8) _mm512_storeu_si512(out + i, tf_wide_numbers(numbers, rows, at + i));
+        if (!valid) for (; i + 8 <= count; i += 8) _mm512_storeu_si512(out + i, tf_wide_eight(numbers, rows, at + i));
         else for (; i + 8 <= count; i += 8) {
             __mmask8 has = tf_wide_valid(valid, rows, at + i);
-            __m512i eight = tf_wide_numbers(numbers, rows, at + i);
+            __m512i eight = tf_wide_eight(numbers, rows, at + i);
             _mm512_storeu_si512(out + held, _mm512_maskz_compress_epi64(has, eight));
             held += __builtin_popcount(has);
         }
@@ -128,8 +127,9 @@ cdef extern from *:
     TF_WIDE_FEATURES static int64_t tf_wide_fill_codes(
         uint8_t *out, int64_t count, const uint32_t *rows, const int32_t *codes, int width
     ) {
+        tf_column numbers = {codes, 1};
         int64_t at = 0;
-        for (; at + 8 <= count; at += 8) out = tf_wide_pack(out, tf_wide_codes(codes, rows, at), width);
+        for (; at + 8 <= count; at += 8) out = tf_wide_pack(out, tf_wide_eight(numbers, rows, at), width);
         return at;
     }
     static int tf_want_wide(int wanted) {
@@ -140,7 +140,7 @@ cdef extern from *:
     static int tf_is_wide(void) { return 0; }
     static int tf_want_wide(int wanted) { return 0; }
     static int tf_wide_gather(
-        uint64_t *out, const int64_t *numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
+        uint64_t *out, tf_column numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
     ) { return tf_gather(out, numbers, rows, valid, at, count); }
     static uint8_t *tf_wide_block(uint8_t *out, uint64_t *numbers) { return tf_put_block(out, numbers, 128); }
     static int64_t tf_wide_fill_codes(
@@ -151,7 +151,7 @@ cdef extern from *:
     bint is_wide "tf_is_wide"() nogil  # to be asked before each of the others: within, the compiler may go ahead
     bint want_wide "tf_want_wide"(bint wanted) nogil  # whether it is so from now on
     int wide_gather "tf_wide_gather"(
-        uint64_t *out, const int64_t *numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
+        uint64_t *out, Column numbers, const uint32_t *rows, const uint8_t *valid, int64_t at, int64_t count
     ) noexcept nogil
     uint8_t *wide_block "tf_wide_block"(uint8_t *out, uint64_t *numbers) noexcept nogil
     int64_t wide_codes "tf_wide_fill_codes"(

@@ -109,8 +109,13 @@ def test_blocks_without_differences_and_with_the_greatest(value: int) -> None:
 
 
 def test_narrow_numbers() -> None:
-    values = [0, 2**31 - 1, 0, 7]
-    assert bytes(Pages().numbers(pa.array(values, pa.int32()), None, 4, 4)) == oracle.numbers(values)
+    rng = random.Random(5)
+    for nulls in (0, 0.4):
+        values = [None if rng.random() < nulls else rng.choice([0, 2**31 - 1, rng.getrandbits(9)]) for _ in range(300)]
+        column = pa.array(values, pa.int32())
+        for rows, found in selections(rng, values):
+            there = [number for number in found if number is not None]
+            assert both_ways(Pages().numbers, column, rows, len(found), len(there)) == oracle.numbers(there)
 
 
 @PROPERTY

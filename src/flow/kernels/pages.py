@@ -41,11 +41,12 @@ class Pages:
 
         column: of 64 bits, or of 32 and not negative: a reader would take differences of others to be wider.
         """
-        if column.type.bit_width != 64:
-            column = column.cast(pa.int64())
         valid, values = _whole(column).buffers()
+        narrow = column.type.bit_width == 32
         out = self._room_for((known // 128 + 1) * _BLOCK_BYTES_MAX)
-        return self._filled(_pages.numbers(count, _address(rows), _address(valid), _address(values), known, out))
+        return self._filled(
+            _pages.numbers(count, _address(rows), _address(valid), _address(values), narrow, known, out)
+        )
 
     def valid(self, column: pa.Array, rows: Rows, count: int) -> tuple[memoryview, int]:
         """Bits that say which rows have a value, as many bytes as they need; and how many rows have one."""
