@@ -73,6 +73,7 @@ cdef extern from *:
             }
             at = rows[at];
         }
+        tf_fetch_ahead(numbers.narrow ? (const void *)(narrow + at) : wide + at);
         if (numbers.narrow) return _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(narrow + at)));
         return _mm512_loadu_si512(wide + at);
     }
