@@ -37,6 +37,14 @@ def spread_usage(
         meter: pa.Array.from_buffers(pa.int64(), count, [bits if known < count else None, values], count - known)
         for meter, (values, bits), known in zip(there, columns, valid, strict=True)
     }
-    nothing = pa.nulls(count, pa.int64()) if len(there) < len(meters) else None
+    nothing = _nulls(count) if len(there) < len(meters) else None
     others = usage_lists(count, left[0], left[1], left[2], items, usage.names) if items else None
     return [found.get(meter, nothing) for meter in meters], others
+
+
+_NULLS = pa.nulls(1 << 17, pa.int64())
+
+
+def _nulls(count: int) -> pa.Int64Array:
+    """So many nulls; up to the rows of a large batch, no memory is written for them."""
+    return _NULLS.slice(0, count) if count <= len(_NULLS) else pa.nulls(count, pa.int64())

@@ -47,7 +47,8 @@ def ledger_rows(routed: Routed, rows: Rows, count: int) -> tuple[pa.RecordBatch,
 
 def _source_position(routed: Routed, positions: pa.Int64Array) -> pa.StructArray:
     position, message_byte = places(positions, routed.messages)
-    origins = pa.DictionaryArray.from_arrays(zeros(len(positions)), pa.array([routed.origin]))
+    codes = zeros(len(positions))
+    origins = pa.DictionaryArray.from_arrays(codes, pa.array([routed.origin]), safe=False)  # 0 need not be looked for
     return pa.StructArray.from_arrays(
         [origins, position, message_byte],
         fields=list(LEDGER_FILE.field("source_position").type),
