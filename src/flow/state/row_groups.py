@@ -123,7 +123,7 @@ class RowGroup:
         header: Struct = {5: {1: levels.entries, 2: encoding, 3: _RLE, 4: _RLE}}
         self._page(_DATA_PAGE, header, levels.content, *self._values(column, rows, count, levels.known))
         size = I64(self._file.length - begin)
-        encodings = [_RLE, encoding] if dictionary is None else [_PLAIN, _RLE, encoding]
+        encodings = (_RLE, encoding) if dictionary is None else (_PLAIN, _RLE, encoding)
         said: dict[int, Value] = {1: kind, 2: encodings, 3: path, 4: _UNCOMPRESSED, 5: I64(levels.entries)}
         said |= {6: size, 7: size, 9: I64(page)}
         if dictionary is not None:

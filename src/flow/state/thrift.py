@@ -4,10 +4,12 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 _TRUE, _FALSE, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 5, 6, 8, 9, 12
 _SHORT_LIST_MAX = 14
+_BYTES = [bytes((value,)) for value in range(0x80)]
 
 
 class I64(NamedTuple):
@@ -23,7 +25,7 @@ class Encoded(NamedTuple):
 
 
 Value: TypeAlias = "bool | int | I64 | bytes | str | Sequence[Value] | Struct | Encoded"
-"""A list has values of one kind, and is not empty."""
+"""A list has values of one kind, and is not empty. One that is a tuple, and all in it, is encoded once and kept."""
 
 Struct: TypeAlias = Mapping[int, Value]
 """Values by the numbers of their fields, ascending."""
@@ -31,6 +33,8 @@ Struct: TypeAlias = Mapping[int, Value]
 
 def varint(value: int) -> bytes:
     """A number from 0 on, seven bits a byte, the lowest first."""
+    if value <= 0x7F:
+        return _BYTES[value]
     found = bytearray()
     while value > 0x7F:
         found.append(value & 0x7F | 0x80)
@@ -49,7 +53,11 @@ def struct(fields: Struct) -> bytes:
             kind, encode = _KINDS[type(value)]
             content = encode(value)
         step = number - last
-        parts += bytes((step << 4 | kind,)) if step < 16 else bytes((kind,)) + _zigzag(number, 16)
+        if step < 16:
+            parts.append(step << 4 | kind)
+        else:
+            parts.append(kind)
+            parts += _zigzag(number, 16)
         parts += content
         last = number
     parts.append(0)
@@ -79,7 +87,7 @@ _KINDS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     bytes: (_BINARY, _binary),
     str: (_BINARY, lambda value: _binary(value.encode())),
     list: (_LIST, _list),
-    tuple: (_LIST, _list),
+    tuple: (_LIST, lru_cache(1024)(_list)),
     dict: (_STRUCT, struct),
     Encoded: (_STRUCT, lambda value: value.content),
 }
