@@ -27,6 +27,9 @@ BLOCK_BYTES = 4096
 
 ROOM_BYTES = 2 << 20
 
+_PART_BYTES = 128 << 10
+"""What is summed up at once, so that it is near when it is copied."""
+
 _NOT_AROUND = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -59,10 +62,10 @@ class Appender:
         """Takes bytes, which are durable with the next `sync`; how many they are. Raises StateError."""
         rest = memoryview(piece).cast("B")
         given = len(rest)
-        self.crc32 = crc32(rest, self.crc32)
         self.length += given
         while rest:
-            part = rest[: ROOM_BYTES - self._held]
+            part = rest[: min(ROOM_BYTES - self._held, _PART_BYTES)]
+            self.crc32 = crc32(part, self.crc32)
             self._rooms[0][self._held : self._held + len(part)] = part
             self._held += len(part)
             rest = rest[len(part) :]
