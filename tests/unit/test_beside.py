@@ -45,3 +45,12 @@ def test_nothing_is_done_behind_what_failed() -> None:
         beside.begin(lambda: done.append(3)).result()
     beside.end()
     assert done == [1]
+
+
+def test_nothing_is_done_behind_what_failed_at_once() -> None:
+    beside, done = Beside(0), []
+    with pytest.raises(ZeroDivisionError):
+        beside.begin(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        beside.begin(lambda: done.append(1))
+    assert not done

@@ -15,6 +15,7 @@ class Beside:
     """
 
     def __init__(self, ahead: int, name: str = "beside") -> None:
+        """`name`: of the thread, by which it is found in a dump of the process."""
         self._ahead = ahead
         self._thread = ThreadPoolExecutor(1, name) if ahead else None
         self._begun: deque[Future[Any]] = deque()
@@ -24,7 +25,7 @@ class Beside:
         """Begins a task. Raises what one before it has raised."""
         if self._thread is None:
             done: Future[T] = Future()
-            done.set_result(task())
+            done.set_result(self._do(task))
             return done
         while len(self._begun) >= self._ahead:
             self._begun.popleft().result()
