@@ -5,10 +5,10 @@
 
 `cost`: the same events through the same job with everything that a crash is survived by, and without it: snapshots,
 segments of fingerprints, synced and summed blocks, the ledger. What is left without it goes the same way into the
-store, through unsynced files in memory. A third of the events come as messages (JSON, as gateways and Kafka bring
-them), and all of them, since there an event costs least and recovery weighs most, as columns (Parquet): a few epochs,
-as a job that goes on has them, while a shorter run is its end above all. The runs are interleaved; the figures are
-ratios of medians: with everything, of which at least 0.85 is the aim, and without a ledger only.
+store, through unsynced files in memory. Events come as columns (Parquet), where an event costs least and recovery
+therefore weighs most, and a third of them as messages (JSON, as gateways and Kafka bring them): each a run of a few
+epochs, since a shorter one is its end above all, while a job goes on. The runs are interleaved; the figures are ratios
+of medians: with everything, of which at least 0.85 is the aim, and without a ledger only.
 
 `restart`: a job whose horizon holds so many fingerprints, in seven generations of segment files, is started again. From
 the start of the process to its first judged batch less than 30 s are promised, and that it reads little more than the
