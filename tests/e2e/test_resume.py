@@ -1,13 +1,17 @@
 """The next run: nothing twice, only what is new, and no file that is not the one it was."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import flow.sinks.sink
+import flow.steps.deduplicate
 from flow.errors import SourceError
 from flow.generate import Synthetic, expected, prices_yaml
+from flow.state.manifest import seal
 
-from .harness import Pipeline, balance, lines, make_events, truth, write
+from .harness import Pipeline, balance, event, lines, make_events, truth, write
 
 EVENTS = make_events(900)
 
@@ -22,6 +26,39 @@ def test_a_second_run_finds_nothing_and_then_only_what_is_new(pipeline: Pipeline
     more = pipeline.run()
     assert (more.read, more.balance) == (600, balance(accepted=900, duplicate=100))
     assert pipeline.views() == truth(EVENTS)
+
+
+def bytes_in(*folders: Path) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_epoch_writes_what_is_new_whatever_went_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given two jobs, one of which knows a hundred times as many events, when the same new ones come to both.
+    new = [event(10**6 + n) for n in range(50)]
+    appended, snapshots = [], []
+
+    def measured(kind: str, body: dict[str, Any]) -> bytes:
+        sealed = seal(kind, body)
+        snapshots[-1][kind] = len(sealed)
+        return sealed
+
+    for module in (flow.steps.deduplicate, flow.sinks.sink):
+        monkeypatch.setattr(module, "seal", measured)
+    for name, before in (("a", 100), ("b", 10_000)):
+        pipeline = Pipeline(tmp_path / name, settings={"anomalies": {"enabled": False}})
+        snapshots.append({})
+        pipeline.write("1.ndjson", make_events(before))
+        pipeline.run()
+        kept = (pipeline.folder / "state" / "shards", pipeline.folder / "ledger")
+        size = bytes_in(*kept)
+        pipeline.write("2.ndjson", new)
+        assert pipeline.run().balance == balance(accepted=before + len(new))
+        appended.append(bytes_in(*kept) - size)
+    # Then fingerprints and ledger grow alike, and the snapshots differ by the digits of their numbers.
+    assert appended[0] == appended[1] > 50 * 20
+    assert snapshots[0].keys() == snapshots[1].keys() and len(snapshots[0]) == 2
+    for kind, size in snapshots[0].items():
+        assert abs(snapshots[1][kind] - size) < 40, snapshots
 
 
 def test_a_file_that_has_grown_is_read_on(pipeline: Pipeline) -> None:
