@@ -1,11 +1,13 @@
 """The other sides of `columnar.py`, which runs each as a process of its own; nothing is imported that it does not need.
 
-    python benchmarks/columnar_peers.py {duckdb,polars,clickhouse} EVENTS.parquet PRICES
+    python benchmarks/columnar_peers.py {duckdb,polars,clickhouse,reading} EVENTS.parquet PRICES
 
 PRICES is JSON: rows of a model and the rates of its three meters. Each removes duplicates by (source, id), charges each
 event in integers of 128 bits, rolls up by minute and five dimensions, leaves that in a file or table here, and prints
 how many events it counted and the sum of all amounts. Each does so in the fastest way of those that were tried, on one
 thread.
+
+`reading` bills nothing: it does what no run of Tallyflow can be without, and says how many rows it read.
 """
 
 import json
@@ -96,6 +98,23 @@ def clickhouse(events: str, prices: Prices) -> tuple[int, int]:
     return int(found[0]), int(found[1])
 
 
+def reading(events: str, prices: Prices) -> tuple[int, int]:
+    """Loads what a run loads, makes the tables of an embedded store, and reads the file in batches, on one thread."""
+    from pathlib import Path
+
+    import flow.run  # noqa: F401 - all that a run is made of
+    from flow.config import Store
+    from flow.sources.files import read_files
+    from flow.steps.batches import Columns
+    from flow.store.client import connect
+    from flow.store.migrate import migrate
+
+    with connect(Store(kind="chdb", path=Path("store").absolute())) as client:
+        migrate(client)
+    items = read_files([Path(events)], "parquet", 131_072)
+    return sum(item.table.num_rows for item in items if isinstance(item, Columns)), 0
+
+
 if __name__ == "__main__":
-    side = {"duckdb": duckdb, "polars": polars, "clickhouse": clickhouse}[sys.argv[1]]
+    side = {"duckdb": duckdb, "polars": polars, "clickhouse": clickhouse, "reading": reading}[sys.argv[1]]
     print(json.dumps([str(number) for number in side(sys.argv[2], json.loads(sys.argv[3]))]))
