@@ -1,7 +1,8 @@
 """The list of native extensions and their flags; everything else about the package is in pyproject.toml.
 
 Switches (environment): CORE_DEBUG=1 builds without optimisation and with Cython's bounds and overflow checks;
-CORE_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (run with the ASan runtime preloaded).
+CORE_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (run with the ASan runtime preloaded), and
+CORE_SANITIZE=undefined with the latter alone, which needs nothing preloaded and lets chdb be loaded besides.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from setuptools import Extension, setup
 
 CORE = Path("src/_core")
 DEBUG = os.environ.get("CORE_DEBUG") == "1"
-SANITIZE = os.environ.get("CORE_SANITIZE") == "1"
+SANITIZERS = {"1": "address,undefined", "undefined": "undefined"}.get(os.environ.get("CORE_SANITIZE", ""))
 
 # -march stays at the portable baseline: one wheel runs on every x86-64-v2 and aarch64 machine.
 compile_args = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
@@ -21,10 +22,10 @@ compile_args += ["-std=gnu11", "-fno-strict-aliasing", "-Wno-unused-function", "
 if os.uname().machine == "x86_64":
     compile_args.append("-march=x86-64-v2")
 link_args = []
-if SANITIZE:
+if SANITIZERS:
     compile_args += ["-O1", "-g"]  # for true lines in reports; and the checks would be slow to compile with more
-    compile_args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
-    link_args += ["-fsanitize=address,undefined"]
+    compile_args += [f"-fsanitize={SANITIZERS}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+    link_args += [f"-fsanitize={SANITIZERS}"]
 
 headers = sorted(CORE.glob("*.pxd"))
 

@@ -161,8 +161,12 @@ def truth(events: Iterable[Event], prices: str = PRICES) -> Views:
 def _empty_store() -> tempfile.TemporaryDirectory[str]:
     """A store that `migrate` has made, once a test process: it takes as long as a small run."""
     folder = tempfile.TemporaryDirectory(prefix="tallyflow-empty-store-")
-    with connect(Store(kind="chdb", path=Path(folder.name))) as client:
-        migrate(client)
+    try:
+        with connect(Store(kind="chdb", path=Path(folder.name))) as client:
+            migrate(client)
+    except BaseException:  # what skips a test, too
+        folder.cleanup()
+        raise
     release_engine()
     return folder
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+import flow
+
 from .brokers import Apache, Broker, Tansu, kafka_jars
 
-ROOT = Path(__file__).resolve().parents[2]
 TOTALS = (
     "SELECT sum(events) FROM usage_by_month WHERE meter = 'input_tokens'",
     "SELECT sum(quantity) FROM usage_by_month WHERE meter = 'input_tokens'",
@@ -96,7 +97,7 @@ class Job:
         """Starts a process; it goes on."""
         self.result.unlink(missing_ok=True)
         command = [sys.executable, str(Path(__file__).with_name("drive.py")), str(self.folder / "config.yaml")]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        environment = {**os.environ, "PYTHONPATH": str(Path(flow.__file__).parents[1])}
         self.running = subprocess.Popen(
             [*command, str(self.result), *(["--watch"] if watch else []), *(queries or TOTALS)],
             stderr=subprocess.PIPE,

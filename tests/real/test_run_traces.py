@@ -21,7 +21,7 @@ from flow.start import open_store
 from .cases import PRICE_FILE_PLANS, TruthCase, truth_cases
 
 CASES = truth_cases()
-pytestmark = pytest.mark.skipif(not CASES, reason="the data folder is not there")
+pytestmark = [pytest.mark.skipif(not CASES, reason="the data folder is not there"), pytest.mark.starts_engine]
 
 Sums = dict[str, int]
 

@@ -219,12 +219,14 @@ def other_process(*arguments: object) -> list[str]:
     return [sys.executable, "-c", OTHER_PROCESS, *map(str, arguments)]
 
 
+@pytest.mark.starts_engine
 def test_a_token_is_remembered_when_the_store_is_opened_again(tmp_path: Path, write_rows: WriteRows) -> None:
     command = other_process(tmp_path / "store", write_rows("rollup_minute", [ROW]), "insert")
     for _ in range(2):
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
 
 
+@pytest.mark.starts_engine
 def test_a_store_in_use_says_by_whom(tmp_path: Path) -> None:
     # given another process that has the store open
     held = Store(kind="chdb", path=tmp_path / "held")
