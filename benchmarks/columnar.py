@@ -7,8 +7,8 @@ published and checked. Two runs of Tallyflow: one that looks for anomalies besid
 does not, as the others do not. All must agree on how many events count and on the sum of all amounts. Runs are
 interleaved, and the figures are ratios of the medians.
 
-Beside them stands what a run takes that bills nothing: the libraries loaded, an embedded store with its tables, and the
-file read by Arrow on one thread. No work of ours can make a run shorter than that; it tells how near the aims can be.
+Beside them stands what is no work of ours: the libraries loaded, an embedded store with its tables made, and the file
+read by Arrow on one thread, one after the other. A run does that too, some of it at once, and bills besides.
 
     python benchmarks/columnar.py [--workload dense] [--events 10000000] [--repeat 3] [--data FOLDER]
 

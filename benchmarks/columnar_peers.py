@@ -7,7 +7,7 @@ event in integers of 128 bits, rolls up by minute and five dimensions, leaves th
 how many events it counted and the sum of all amounts. Each does so in the fastest way of those that were tried, on one
 thread.
 
-`reading` bills nothing: it does what no run of Tallyflow can be without, and says how many rows it read.
+`reading` bills nothing: it does what a run of Tallyflow does besides its own work, and says how many rows it read.
 """
 
 import json
@@ -100,10 +100,11 @@ def clickhouse(events: str, prices: Prices) -> tuple[int, int]:
 
 def reading(events: str, prices: Prices) -> tuple[int, int]:
     """Loads what a run loads, makes the tables of an embedded store, and reads the file in batches, on one thread."""
+    from importlib import import_module
     from pathlib import Path
 
-    import flow.run  # noqa: F401 - all that a run is made of
-    from flow.config import Store
+    import_module("flow.run")
+    from flow.config import Limits, Store
     from flow.sources.files import read_files
     from flow.steps.batches import Columns
     from flow.store.client import connect
@@ -111,7 +112,7 @@ def reading(events: str, prices: Prices) -> tuple[int, int]:
 
     with connect(Store(kind="chdb", path=Path("store").absolute())) as client:
         migrate(client)
-    items = read_files([Path(events)], "parquet", 131_072)
+    items = read_files([Path(events)], "parquet", Limits().batch_rows)
     return sum(item.table.num_rows for item in items if isinstance(item, Columns)), 0
 
 
