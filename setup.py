@@ -14,7 +14,10 @@ from setuptools import Extension, setup
 
 CORE = Path("src/_core")
 DEBUG = os.environ.get("CORE_DEBUG") == "1"
-SANITIZERS = {"1": "address,undefined", "undefined": "undefined"}.get(os.environ.get("CORE_SANITIZE", ""))
+SANITIZE = os.environ.get("CORE_SANITIZE", "")
+if SANITIZE not in ("", "0", "1", "undefined"):
+    raise SystemExit(f"CORE_SANITIZE={SANITIZE}: 1 is for ASan and UBSan, `undefined` for UBSan alone, 0 for neither")
+SANITIZERS = {"1": "address,undefined", "undefined": "undefined"}.get(SANITIZE)
 
 # -march stays at the portable baseline: one wheel runs on every x86-64-v2 and aarch64 machine.
 compile_args = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]

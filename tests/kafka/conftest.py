@@ -97,7 +97,7 @@ class Job:
         """Starts a process; it goes on."""
         self.result.unlink(missing_ok=True)
         command = [sys.executable, str(Path(__file__).with_name("drive.py")), str(self.folder / "config.yaml")]
-        environment = {**os.environ, "PYTHONPATH": str(Path(flow.__file__).parents[1])}
+        environment = {**os.environ, "PYTHONPATH": str(Path(flow.__file__).parents[1])}  # with the kernels of this one
         self.running = subprocess.Popen(
             [*command, str(self.result), *(["--watch"] if watch else []), *(queries or TOTALS)],
             stderr=subprocess.PIPE,
