@@ -70,7 +70,7 @@ CHECKED_TESTS ?= tests
 CHECKED_MESSAGES ?= 10000
 MAY_LACK_SANITIZERS ?=
 CC_USED = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_config_var("CC").split()[0])')
-sanitize: build ## Run all tests, and the fuzzer, under ASan and UBSan, and under UBSan alone
+sanitize: build ## Run all tests, and the fuzzer, under ASan and UBSan, or UBSan alone if they start the engine
 	@runtime=$$($(CC_USED) -print-file-name=libasan.so); \
 	if ! [ -e "$$runtime" ]; then \
 		echo "NOT CHECKED: $(CC_USED) has no libasan.so, so nothing was run under AddressSanitizer and UBSan;" \
@@ -83,7 +83,8 @@ sanitize: build ## Run all tests, and the fuzzer, under ASan and UBSan, and unde
 
 # The library of C++ is there from the beginning, since ASan catches the exceptions of Arrow only if it saw it load.
 # Python frees little at its end, which is no leak of ours; its own allocator would hide what is written beside a block.
-# ASan refuses the embedded engine: what needs it is skipped there, and runs under UBSan alone (tests/conftest.py).
+# ASan refuses the embedded engine: what needs it is skipped there, and runs under UBSan alone, where the simulator and
+# the parity tests are skipped (tests/conftest.py).
 SANITIZER_SETTINGS := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
 
 debug: build ## Run all tests, and the fuzzer, with kernels that are not optimised and check their indices
