@@ -238,8 +238,11 @@ def _check_strays(world: "World") -> Problems:
                 wanted.add(f"{STATE_FOLDER}/shards/{shard}/segment-{segment['number']:08d}.idx")
     beside = [f"{STATE_FOLDER}/{folder}/LOCK" for folder in ("inbox", "late", "redrives")]
     for name in world.disk.used():
-        # Of a command that died when the store had answered; the next one that inserts writes over it.
-        told = name.endswith(".insert") and name.startswith((f"{STATE_FOLDER}/late/", f"{STATE_FOLDER}/redrives/"))
+        # Of a command that died when the store had answered, or whose last deletion a power loss took back; the next
+        # one tells the same once more, under the same token, and writes over it.
+        told = name.endswith((".insert", ".arrow")) and name.startswith(
+            (f"{STATE_FOLDER}/late/", f"{STATE_FOLDER}/redrives/")
+        )
         if told or name in beside or name.startswith(f"{STATE_FOLDER}/inbox/0"):
             continue
         uncommitted = [f"shard-{number:03d}" for number in range(world.options.shards)]

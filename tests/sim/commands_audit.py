@@ -95,7 +95,10 @@ def _check_corrections(world: "World", expected: Expected) -> Problems:
     yield from (f"nobody asked for {name}" for name in files - {command.file for command in commands})
     usage = _Usage(expected)
     for command in commands:
-        (line,) = world.commands.lines(str(command.file))
+        if command.file not in files:
+            yield f"{command.file}: is gone, and somebody was told that it is there"
+            continue
+        (line,) = world.commands.lines(command.file)
         assert command.asked is not None and line.event is not None  # its kind says so
         yield from (f"{command.asked}: {problem}" for problem in _of_correction(line.event, command.asked, usage))
         yield from _check_told(world, command, line.event)

@@ -375,6 +375,23 @@ def inbox_key_not_looked_at(world: World) -> Iterator[None]:
         yield
 
 
+@_mutation(
+    "a name that a killed command has given is not durable before somebody syncs it",
+    commands=6,
+    crash_command=0.0,
+    crash_point=(),
+    crash_disk=(("disk.rename done", 0.4),),
+    crash_step=0.05,
+    power_loss=0.5,
+    survival=0.0,
+    lives_max=7,
+    horizon_us=None,
+)
+def names_of_others_not_synced(world: World) -> Iterator[None]:
+    with patch.object(Inbox, "settle", lambda self: None):
+        yield
+
+
 @_mutation("what was read of the inbox stays read when the job starts again")
 def inbox_position_not_kept(world: World) -> Iterator[None]:
     snapshot = _Reader.snapshot
@@ -414,7 +431,8 @@ def late_events_not_admitted(world: World) -> Iterator[None]:
 @_mutation(
     "a command that died between the inbox and the store leaves what the next one has to tell the store",
     commands=6,
-    crash_command=0.1,
+    crash_command=0.0,
+    crash_point=(("late.put", 0.5),),
     late=0.4,
     ledger_file_bytes=4_000,
     horizon_us=10**9,
@@ -426,7 +444,11 @@ def decisions_lost_in_a_crash(world: World) -> Iterator[None]:
 
 
 @_mutation(
-    "a rejected event that went back must say so, whatever died meanwhile", commands=6, crash_command=0.1, bad=0.2
+    "a rejected event that went back must say so, whatever died meanwhile",
+    commands=6,
+    crash_command=0.0,
+    crash_point=(("redrive.put", 0.5),),
+    bad=0.2,
 )
 def way_back_not_told(world: World) -> Iterator[None]:
     find = Inbox.find
@@ -434,7 +456,13 @@ def way_back_not_told(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("what a command tells the store twice must carry the same token", commands=6, crash_command=0.1, bad=0.2)
+@_mutation(
+    "what a command tells the store twice must carry the same token",
+    commands=6,
+    crash_command=0.0,
+    crash_point=(("redrive.told", 0.5), ("late.told", 0.5)),
+    bad=0.2,
+)
 def told_with_another_token(world: World) -> Iterator[None]:
     insert = flow.quarantine.redriving.insert_arrow_file
 

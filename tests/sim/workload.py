@@ -330,10 +330,11 @@ def _bad_correction(rng: Random, event: Event) -> Delivery:
         ({"author": None}, "CORRECTION_WITHOUT_AUTHOR"),
         ({"usage": {"images": 0}}, "INVALID_CORRECTION"),
     ]
+    negative = {type(quantity) for quantity in fields["usage"].values() if int(quantity) < 0}
     if REQUESTS in dict(event.usage):
         flaws.append(({"type": None}, "INVALID_METER_NAME"))
-    elif any(quantity < 0 for _, quantity in event.usage):
-        flaws.append(({"type": None}, "NEGATIVE_QUANTITY"))
+    elif len(negative) == 1:  # of two kinds, their order says which is told
+        flaws.append(({"type": None}, "INVALID_QUANTITY" if negative == {str} else "NEGATIVE_QUANTITY"))
     if "grain" in said:
         flaws.append(({"corrects": said | {"grain": "fortnight"}}, "INVALID_CORRECTION"))
     if "usage" in said:

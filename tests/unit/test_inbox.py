@@ -68,6 +68,22 @@ def test_an_inbox_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Inbox(tmp_path).put("late", b"1\n", "a")
 
 
+def test_a_name_that_another_command_has_given_is_synced_before_it_is_built_on(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a command that was killed before it synced the name of its file, when the power goes, the name goes too."""
+    inbox.put("late", b"1\n", "a")
+    synced: list[Path] = []
+    monkeypatch.setattr("flow.state.inbox.sync_folder", synced.append)
+    assert inbox.find("late", "b") is None and synced == []
+    assert inbox.find("late", "a") and synced == [inbox.path]
+    assert inbox.put("late", b"1\n", "a") and synced == [inbox.path] * 2
+    reading = Reading(InboxSource(inbox, Flow(Event(), lambda: False), EPOCH_US, True))
+    assert len(list(reading.all())) == 1 and synced == [inbox.path] * 3
+    reading.part._look_ns = 0
+    assert list(reading.all()) == [] and synced == [inbox.path] * 3
+
+
 # ---- Reading ----
 
 

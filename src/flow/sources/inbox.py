@@ -107,6 +107,8 @@ class _Reader(PausingPartition[Item]):
                 f"{self._source.inbox.path / self._name}: missing; it was read up to byte {self._offset}, and files of "
                 "the inbox are never deleted: restore it from a backup"
             )
+        if names and names[-1] > self._name:
+            self._source.inbox.settle()  # before anything of them is counted
         return [name for name in names if name >= self._name]
 
     def _next(self) -> Lines | None:

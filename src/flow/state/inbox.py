@@ -5,7 +5,8 @@
     inbox/LOCK                                           held while a file is put
 
 Numbers only grow, and a file is there whole before the next one gets its number: a reader that goes through the files
-in the order of their names passes none over.
+in the order of their names passes none over. A command may be killed between giving a file its name and syncing that,
+so whoever builds on a file that was there before syncs its name first.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..faults import point
-from .files import delete, explain, locked, make_folder, write_whole
+from .files import delete, explain, locked, make_folder, sync_folder, write_whole
 
 Kind = Literal["redrive", "late", "correction"]
 
@@ -48,6 +49,7 @@ class Inbox:
                 delete(self.path / cut_short)  # its number is given to another file now
                 keys.remove(cut_short)
             if (put_before := self._of(keys, kind, key)) is not None:
+                self.settle()
                 return put_before
             number = int(names[-1][:12]) + 1 if names else 1
             name = f"{number:012d}-{kind}.ndjson"
@@ -57,14 +59,21 @@ class Inbox:
             return name
 
     def find(self, kind: Kind, key: str) -> str | None:
-        """The file that was put for a key. Raises StateError."""
+        """The file that was put for a key, its name durable. Raises StateError."""
         names, keys = self._listed()
         found = self._of(keys, kind, key)
-        return found if found in names else None
+        if found not in names:
+            return None
+        self.settle()
+        return found
 
     def names(self) -> list[str]:
         """All files, in their order. Raises StateError."""
         return self._listed()[0]
+
+    def settle(self) -> None:
+        """Makes the names of all files that are there durable. Raises StateError."""
+        sync_folder(self.path)
 
     def _listed(self) -> tuple[list[str], list[str]]:
         """The names of the files and of their keys, both ascending."""
