@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 import pyarrow as pa
 from columnar import CUSTOMERS, DIMENSIONS, METERS, MODELS, price_file
+from pybloom_live import BloomFilter
 from rules import ROWS as ROWS_UNDER_RULES
 from rules import batch as batch_under_rules
 from rules import write_rules
@@ -26,11 +27,13 @@ from flow.kernels import (
 from flow.kernels.fingerprints import FingerprintSet
 from flow.kernels.ledger import spread_usage
 from flow.kernels.pages import Pages
+from flow.kernels.retired import fill, look_up
 from flow.prices.book import PriceBook, parse_price_book
 from flow.rules.book import load_rule_book
 from flow.rules.checker import Checker
 from flow.schema import DIMENSIONS as ALL_DIMENSIONS
 from flow.schema import EVENTS, STANDARD_METERS
+from flow.state.retired import ERROR_RATE
 from flow.state.row_groups import RowGroup
 from flow.steps.batches import Limits, Lines, Rejects
 from flow.steps.combine import BlockBuilder, Rollup, Tables
@@ -209,7 +212,7 @@ def _read(events: pa.RecordBatch, measure: Measure) -> None:
 
 
 def _deduplicate(identity: Identity, rows: int, measure: Measure) -> None:
-    """New ids; the same once more; and others behind six sealed generations."""
+    """New ids; the same once more; others behind six sealed generations; and the filter that one of those leaves."""
     known = FingerprintSet(72 * HOUR_US, 12 * HOUR_US)
     times = pa.array(START_US + np.arange(rows))
     measure("judge new ids", rows, known.judge, identity, times, None, rows)
@@ -225,6 +228,10 @@ def _deduplicate(identity: Identity, rows: int, measure: Measure) -> None:
         )
     others, later = identify(event_batch(6, rows, rows, 1000)), pa.array(times.to_numpy() + 60 * HOUR_US)
     measure("judge new ids behind six generations", rows, known.judge, others, later, None, rows)
+    bloom = BloomFilter(rows, ERROR_RATE)
+    bits = memoryview(bloom.bitarray), bloom.num_slices, bloom.bits_per_slice
+    measure("fill the filter of a retired generation", rows, fill, *bits, b"".join(learnt))
+    measure("ask it", rows, look_up, *bits, bytes(others.fingerprint))
 
 
 def _add_up(kind: str, events: pa.RecordBatch, rater: Rater, measure: Measure) -> None:

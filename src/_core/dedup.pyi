@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 SOURCE_HASH: str
 NEW: int
@@ -15,7 +15,13 @@ class FingerprintSet:
     def segment_ids_max(self) -> int: ...
     @property
     def watermark_us(self) -> int: ...
-    def __init__(self, horizon_us: int, slice_us: int, segment_ids_max: int = ...) -> None: ...
+    def __init__(
+        self,
+        horizon_us: int,
+        slice_us: int,
+        segment_ids_max: int = ...,
+        retiring: Callable[[int, int, int, Iterator[memoryview] | None], None] | None = None,
+    ) -> None: ...
     def judge(
         self, rows: int, selection: int, fingerprint: int, payload: int, event_time_us: int, verdicts: int
     ) -> tuple[int, int, int, int]: ...

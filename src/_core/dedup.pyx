@@ -55,7 +55,9 @@ cdef class FingerprintSet:
     """All fingerprints of one shard within the horizon.
 
     `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active segment
-    (an entry of a packed index numbers its records in 28 bits).
+    (an entry of a packed index numbers its records in 28 bits). `retiring` is called with each segment that the horizon
+    has passed, while it is there still: its number, the watermark at which it was sealed, how many records it has, and
+    buffers of them, each good until the next is asked for; None if they are in its file.
     """
 
     cdef Records records  # of the segments in memory, oldest first
@@ -70,12 +72,13 @@ cdef class FingerprintSet:
     cdef readonly int64_t watermark_us
     cdef int newly_sealed  # segments, the newest but the active one, that `take_journal` has not told of
     cdef list retired
+    cdef object retiring
     cdef Looks looks
     cdef dict files  # by segment number: what keeps its files open, and names them
     cdef int unreadable  # the place of the segment whose file could not be read
     cdef int reason  # its errno
 
-    def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26):
+    def __cinit__(self, int64_t horizon_us, int64_t slice_us, int64_t segment_ids_max=1 << 26, retiring=None):
         if slice_us <= 0:
             raise ValueError("slice_us must be positive")
         if not 0 < segment_ids_max < NUMBERS_MAX:
@@ -90,6 +93,7 @@ cdef class FingerprintSet:
         memset(&self.lines, 0, sizeof(Lines))
         memset(&self.looks, 0, sizeof(Looks))
         self.retired = []
+        self.retiring = retiring
         self.files = {}
 
     def __dealloc__(self):
@@ -135,6 +139,9 @@ cdef class FingerprintSet:
 
     cdef int _retire(self) except -1:
         cdef Segment *oldest = &self.segments[0]
+        if self.retiring is not None:
+            records = None if oldest.is_filed else self._views(oldest.first, oldest.used)
+            self.retiring(oldest.number, oldest.slice_end_us, oldest.used, records)
         self.retired.append(oldest.number)
         self.files.pop(oldest.number, None)
         if not oldest.is_filed:
@@ -145,6 +152,24 @@ cdef class FingerprintSet:
             self.segments[i] = self.segments[i + 1]
         self._note_files()
         return 0
+
+    def _views(self, uint64_t first, uint64_t count):
+        """Buffers of so many records in memory, each good until the next is asked for."""
+        cdef uint64_t given, end = first + count
+        while first < end:
+            given = min(end - first, BLOCK_RECORDS - (first & (BLOCK_RECORDS - 1)))
+            records = self._view(first, given)
+            try:
+                yield records
+            finally:
+                records.release()
+            first += given
+
+    cdef object _view(self, uint64_t first, uint64_t count):
+        """A buffer of records in memory that are in one block."""
+        return PyMemoryView_FromMemory(
+            <char *>record_at(&self.records, first), count * sizeof(Record), PyBUF_READ
+        )
 
     cdef void _note_files(self) noexcept nogil:
         cdef int s
@@ -294,9 +319,7 @@ cdef class FingerprintSet:
                 if given:
                     self._begin_chunk(segment, taken)
                 segment.taken += given
-                records = PyMemoryView_FromMemory(
-                    <char *>record_at(&self.records, segment.first + taken), given * sizeof(Record), PyBUF_READ
-                )
+                records = self._view(segment.first + taken, given)
                 try:
                     yield segment.number, segment.slice_end_us, records
                 finally:

@@ -27,6 +27,7 @@ from .config_values import (
     as_endpoint,
     as_globs,
     as_horizon_us,
+    as_kept_us,
     as_listen,
     as_option,
     as_sources,
@@ -269,6 +270,8 @@ class Dedup(_Model):
     """In how many slices the horizon is kept and retired."""
     memory_bytes_max: Annotated[int, size("64MiB", "1000TiB")] = Field(alias="memory_max", default=8 * 2**30)
     """What fingerprints may take of memory, all shards together; the rest of them is on disk."""
+    filters_kept_us: Annotated[int | None, BeforeValidator(as_kept_us)] = Field(alias="filters_kept", default=None)
+    """For how long, in event time behind the watermark, the filter of a retired generation stays; None: for good."""
 
 
 class Limits(_Model):

@@ -127,6 +127,14 @@ def as_horizon_us(text: object) -> int | None:
     return horizon_us
 
 
+def as_kept_us(text: object) -> int | None:
+    if text == "unbounded":
+        return None
+    if (kept_us := _unit_us(text, "30d, 400d or unbounded")) == 0:
+        raise problem("keeps nothing; write unbounded for no limit")
+    return kept_us
+
+
 def as_text(value: object) -> str:
     if not isinstance(value, str):
         raise problem("is not text; quote it")

@@ -190,7 +190,9 @@ class Job:
         """The logic of one shard, from its snapshot or new."""
         dedup = self.config.dedup
         memory_bytes_max = dedup.memory_bytes_max // self.config.shards
-        make = MakeDeduplicator(self.directory.shard, dedup.horizon_us, dedup.generations, memory_bytes_max)
+        make = MakeDeduplicator(
+            self.directory.shard, dedup.horizon_us, dedup.generations, memory_bytes_max, dedup.filters_kept_us
+        )
         return DeduplicateLogic(make, resume_state, self.last_blocks)
 
     def rate(self, judged: Judged) -> Rated:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flow.amending.resolving import Asked, resolve
 from flow.cli.app import make_app
-from flow.errors import ConfigError
+from flow.errors import ConfigError, StateError
 from flow.faults import LATE_POINTS
 from flow.rerate.asked import Scope
 from flow.rerate.rerating import Asked as Rerated
@@ -144,8 +144,56 @@ def test_without_a_ledger_somebody_decides(waiting: Pipeline) -> None:
     del waiting.settings["ledger"]
     with pytest.raises(ConfigError) as refused:
         resolve(waiting.config(), asked(reason=""), NOW_US)
-    assert [line.partition(":")[0] for line in refused.value.errors] == ["--reason", "ledger"]
+    assert [line.partition(":")[0] for line in refused.value.errors] == ["--reason"]
     resolve(waiting.config(), asked(filter=Filter(customers=("acme",)), forced="duplicate"), NOW_US)
     assert decisions(waiting) == ["duplicate", "conflicting", "duplicate", "waiting", "waiting"]
     done = resolve(waiting.config(), asked(forced="billed"), NOW_US)
     assert [(one.event.id, one.decision) for one in done.decided] == [(MORE["id"], "billed"), (MORE["id"], "duplicate")]
+
+
+def odds(pipeline: Pipeline, *options: str) -> tuple[list[tuple[str, str, int]], str]:
+    """Of each late event that waits: its id, whether it was billed before, and how often that is wrong; the table."""
+    command = ["late", "list", "-c", str(pipeline.config_path), "--odds", *options]
+    app = make_app(["late", "sql"])
+    plain = CliRunner().invoke(app, [*command, "--format", "json"])
+    table = CliRunner().invoke(app, command)
+    assert (plain.exit_code, table.exit_code) == (0, 0), (plain.exception, table.exception)
+    rows = [row for row in json.loads(plain.stdout) if "billed_before" in row]
+    return [(row["id"], row["billed_before"], row["mistaken_per_million"]) for row in rows], table.stdout
+
+
+def test_without_a_ledger_what_no_filter_has_is_billed(waiting: Pipeline) -> None:
+    """Given a job without a ledger, then what was never billed is told from what perhaps was, and is billed; the rest
+    waits for a person."""
+    del waiting.settings["ledger"]
+    waiting.config()
+    told, table = odds(waiting)
+    ids = [AGAIN["id"], OTHER["id"], NEW["id"], MORE["id"], MORE["id"]]
+    assert told == [(id_, before, 10) for id_, before in zip(ids, ["likely"] * 2 + ["never"] * 3, strict=True)]
+    assert "likely" in table and "never" in table and "at most 10 are told" in table
+    app = make_app(["late", "sql"])
+    resolving = ["late", "resolve", "-c", str(waiting.config_path), "--author", "ana", "--reason", "ticket 9"]
+    done = CliRunner().invoke(app, resolving)
+    assert done.exit_code == 0, done.output
+    assert "2 may have been billed before" in done.stdout and "2 are billed" in done.stdout
+    assert decisions(waiting) == ["waiting", "waiting", "billed", "billed", "duplicate"]
+    assert [row[:2] for row in odds(waiting)[0]] == [(AGAIN["id"], "likely"), (OTHER["id"], "likely")]
+    again = resolve(waiting.config(), asked(), NOW_US)
+    assert (again.decided, again.left) == ([], 2)
+    assert waiting.run().balance == balance(accepted=5, late=5)
+    assert waiting.views() == truth([*FIRST, NEW, MORE])
+    resolve(waiting.config(), asked(forced="duplicate"), NOW_US)
+    assert decisions(waiting) == ["duplicate", "conflicting", "billed", "billed", "duplicate"]
+
+
+def test_what_filters_cannot_know_is_unknown(waiting: Pipeline) -> None:
+    """Given a generation that left no filter, then nothing is certain, and nothing is billed without a person."""
+    del waiting.settings["ledger"]
+    (only,) = (waiting.folder / "state").rglob("retired-*.bloom")
+    only.unlink()
+    assert {row[1:] for row in odds(waiting)[0]} == {("unknown", 0)}
+    outcome = resolve(waiting.config(), asked(), NOW_US)
+    assert (outcome.decided, outcome.left) == ([], 5)
+    only.write_bytes(b"")
+    with pytest.raises(StateError, match=r"retired-00000001-.*bloom: damaged \(checksum\); restore it"):
+        resolve(waiting.config(), asked(), NOW_US)

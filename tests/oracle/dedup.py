@@ -33,7 +33,7 @@ class DedupOracle:
         self.segment_ids_max = segment_ids_max
         self.watermark_us = -1
         self.segments = [Segment(1)]
-        self.retired: list[int] = []
+        self.retired: list[Segment] = []
 
     def judge(self, rows: Iterable[Row]) -> list[int]:
         return [self._judge(*row) for row in rows]
@@ -62,7 +62,7 @@ class DedupOracle:
         active.sealed_at_us = self.watermark_us
         if self.horizon_us is not None:
             first_us = self.watermark_us - self.horizon_us
-            self.retired += [segment.number for segment in self.segments if segment.sealed_at_us < first_us]
+            self.retired += [segment for segment in self.segments if segment.sealed_at_us < first_us]
             self.segments = [segment for segment in self.segments if segment.sealed_at_us >= first_us]
         self.segments.append(Segment(active.number + 1))
 

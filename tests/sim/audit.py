@@ -10,13 +10,16 @@ import struct
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from tests.oracle.ledger import read
+from tests.oracle.retired import filter_of
 
 from flow.schema import DIMENSIONS
 from flow.state.manifest import unseal
+from flow.state.retired import ERROR_RATE
 from flow.steps.arrivals import HOUR_S
 
 from .commands import LEDGER_FOLDER, STATE_FOLDER, event_of
@@ -44,6 +47,7 @@ def audit(world: "World") -> list[str]:
         *_check_completeness(world),
         *_check_ledger(world, expected),
         *_check_segments(world, expected),
+        *_check_filters(world, expected),
         *_check_strays(world),
     ]
 
@@ -215,6 +219,22 @@ def _check_segments(world: "World", expected: Expected) -> Problems:
                 yield f"{path.name} of {shard}: holds other fingerprints than were accepted"
 
 
+def _check_filters(world: "World", expected: Expected) -> Problems:
+    """Each generation that has retired has left what pybloom_live makes of it, and nothing else has."""
+    for shard in sorted(world.recovery.of("deduplicate")):
+        folder = world.disk.root / STATE_FOLDER / "shards" / shard
+        found = {path.name.rpartition("-")[0]: path.read_bytes() for path in folder.glob("retired-*")}
+        wanted = {}
+        for number, (sealed_at_us, ids) in enumerate(expected.retired.get(shard, []), start=1):
+            file = BytesIO()
+            filter_of(ids, len(ids), ERROR_RATE).tofile(file)
+            wanted[f"retired-{number:08d}-{sealed_at_us}"] = file.getvalue()
+        for name in sorted({*found, *wanted}):
+            if found.get(name) != wanted.get(name):
+                what = "missing" if name not in found else "not expected" if name not in wanted else "of other ids"
+                yield f"filter {name} of {shard}: {what}"
+
+
 def _records(content: bytes) -> dict[int, int]:
     records, at = {}, 8
     while at < len(content):
@@ -247,6 +267,7 @@ def _check_strays(world: "World") -> Problems:
             continue
         uncommitted = [f"shard-{number:03d}" for number in range(world.options.shards)]
         uncommitted = [shard for shard in uncommitted if shard not in writers or shard not in shards]
+        retired = name.startswith(f"{STATE_FOLDER}/shards/") and name.endswith(".bloom")  # see _check_filters
         sealed_ledger = name.startswith(f"{LEDGER_FOLDER}/2") and name.endswith(".parquet")
-        if name not in wanted and not sealed_ledger and not any(shard in name for shard in uncommitted):
+        if name not in wanted and not sealed_ledger and not retired and not any(shard in name for shard in uncommitted):
             yield f"left over: {name}"

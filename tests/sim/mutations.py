@@ -37,6 +37,7 @@ from flow.sources.pausing import PausingPartition
 from flow.state.inbox import Inbox
 from flow.state.ledger import LedgerWriter
 from flow.state.manifest import seal
+from flow.state.retired import RetiredFilters
 from flow.steps.combine import BlockBuilder
 from flow.steps.deduplicate import Deduplicator
 from flow.store.client import StoreUnavailable
@@ -228,6 +229,24 @@ def retired_segments_deleted_at_once(world: World) -> Iterator[None]:
         return manifest
 
     with patch.object(Deduplicator, "snapshot", eager):
+        yield
+
+
+_RETIRING: dict[str, Any] = {"horizon_us": 10**8, "gap_us": 10**7, "segment_ids_max": 4, "shards": 1, "commands": 0}
+"""Generations retire soon and often."""
+
+
+@_mutation(
+    "what retired without a filter would be taken for never billed", **_RETIRING, crash_step=0.03, power_loss=1.0
+)
+def filters_not_synced(world: World) -> Iterator[None]:
+    with _unsynced(world, lambda path: ".bloom" in path.name):
+        yield
+
+
+@_mutation("a filter of a lost epoch says of events that they were billed", **_RETIRING, crash_step=0.03, lives_max=7)
+def filters_of_a_lost_epoch_kept(world: World) -> Iterator[None]:
+    with patch.object(RetiredFilters, "resume", lambda self, segments: None):
         yield
 
 

@@ -62,6 +62,8 @@ class Expected:
     """What corrections, and late events that are billed, change: see `_change`."""
     fingerprints: dict[str, list[dict[int, int]]] = field(default_factory=dict)
     """Per shard, its generations on disk, oldest first: fingerprint to the low word of the payload hash."""
+    retired: dict[str, list[tuple[int, dict[int, int]]]] = field(default_factory=dict)
+    """Per shard, those that have left a filter, oldest first, each with the watermark when it was sealed."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -89,6 +91,7 @@ class _Shard:
         self.watermark_us = -1
         self.active: dict[int, int] = {}
         self.sealed: list[tuple[int, dict[int, int]]] = []
+        self.retired: list[tuple[int, dict[int, int]]] = []
 
     def judge(self, identity: int, payload: int, time_us: int, admitted: bool) -> str:
         for known in (self.active, *(ids for _, ids in self.sealed)):
@@ -102,7 +105,7 @@ class _Shard:
             self.sealed.append((now_us, self.active))
             self.active = {}
             while bounded and self.sealed and self.sealed[0][0] < now_us - self.horizon_us:
-                self.sealed.pop(0)
+                self.retired.append(self.sealed.pop(0))
         self.watermark_us = max(now_us, time_us)
         self.active[identity] = payload
         return "accepted"
@@ -127,6 +130,7 @@ def expect(history: History, workload: Workload, inbox: Iterable[Line], options:
         for batch in judged:
             _judge(shard, batch, rules, options, expected)
         expected.fingerprints[shard] = [ids for ids in (*(ids for _, ids in rules.sealed), rules.active) if ids]
+        expected.retired[shard] = rules.retired
     for _, event in expected.accepted.elements():
         _bill(event, workload, expected)
     return expected

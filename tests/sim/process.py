@@ -151,7 +151,9 @@ class Process:
         made = self._make_deduplicator(shard)
         made.append_records = self._options.append_records
         kernel = made._fingerprints._set
-        made._fingerprints._set = type(kernel)(kernel.horizon_us, kernel.slice_us, self._options.segment_ids_max)
+        made._fingerprints._set = type(kernel)(
+            kernel.horizon_us, kernel.slice_us, self._options.segment_ids_max, made._leave_filter
+        )
         return made
 
     def _make_writer(self, name: str) -> Writer:

@@ -45,6 +45,7 @@ def test_defaults() -> None:
     assert config.dedup.horizon_us == 72 * 3_600_000_000
     assert config.dedup.generations == 6
     assert config.dedup.memory_bytes_max == 8 * 2**30
+    assert config.dedup.filters_kept_us is None
     assert config.epoch_us == 5_000_000
     assert config.shards == 1
     assert config.limits == Limits()
@@ -57,7 +58,7 @@ def test_everything_set() -> None:
         text(
             source="{kind: files, path: [/a/*.parquet, b.arrow], format: parquet}",
             ledger="/var/lib/ledger",
-            dedup="{horizon: unbounded, generations: 1, memory_max: 64MiB}",
+            dedup="{horizon: unbounded, generations: 1, memory_max: 64MiB, filters_kept: 90d}",
             epoch="50ms",
             shards="256",
             limits="{event_bytes_max: 64KiB, string_bytes_max: 2kB, quantity_max: 9223372036854775807, "
@@ -71,6 +72,7 @@ def test_everything_set() -> None:
     assert config.source.format == "parquet"
     assert config.ledger == Path("/var/lib/ledger")
     assert (config.dedup.horizon_us, config.dedup.generations, config.dedup.memory_bytes_max) == (None, 1, 2**26)
+    assert config.dedup.filters_kept_us == 90 * 86_400_000_000
     assert (config.epoch_us, config.shards) == (50_000, 256)
     assert config.limits.model_dump() == {
         "event_bytes_max": 65_536,
@@ -138,6 +140,14 @@ KNOWN = (
         ),
         ({"dedup": "{horizn: 72h}"}, ["c.yaml:5: dedup.horizn: unknown key; did you mean horizon?"]),
         ({"dedup": "{horizon_us: 72h}"}, ["c.yaml:5: dedup.horizon_us: unknown key; did you mean horizon?"]),
+        (
+            {"dedup": "{filters_kept: 0d}"},
+            ["c.yaml:5: dedup.filters_kept: '0d' keeps nothing; write unbounded for no limit"],
+        ),
+        (
+            {"dedup": "{filters_kept: 90}"},
+            ["c.yaml:5: dedup.filters_kept: '90' is not a duration; write 30d, 400d or unbounded"],
+        ),
         ({"dedup": "{generations: 0}"}, ["c.yaml:5: dedup.generations: '0' is too small; at least 1"]),
         ({"dedup": "{generations: 1.5}"}, ["c.yaml:5: dedup.generations: '1.5' is not a whole number"]),
         ({"dedup": ""}, ["c.yaml:5: dedup: nothing stands where keys and values are expected"]),

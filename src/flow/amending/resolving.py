@@ -1,4 +1,5 @@
-"""Late events: each is looked up in the ledger, and billed after all if it was never counted.
+"""Late events: each is looked up in the ledger, and billed after all if it was never counted. Without a ledger, those
+are billed that no filter of a retired generation has (`billed_before.py`).
 
     late/LOCK              held by the command that resolves
     late/<digest>.arrow    rows of the table `late_resolutions`, written before their events go into the inbox
@@ -32,6 +33,7 @@ from ..steps.amend import CORRECTION, LATE, Change, canonical
 from ..store import check_schema, connect, insert_arrow_file
 from ..store.queries.late import Filter, LateEvent, billed_payloads, late_events
 from ..store.tables import LATE_RESOLUTIONS
+from .billed_before import Before, billed_before
 from .effect import changes
 
 BILLED, DUPLICATE, CONFLICTING = "billed", "duplicate", "conflicting"
@@ -47,16 +49,11 @@ class Asked:
     author: str
     reason: str
     forced: str | None = None
-    """BILLED or DUPLICATE, without looking anything up: where there is no ledger."""
+    """BILLED or DUPLICATE, without looking anything up: where there is no ledger, and filters cannot tell."""
 
     def check(self, config: Config) -> None:
         """Raises ConfigError."""
         problems = [f"--{name}: is missing" for name in ("author", "reason") if not getattr(self, name).strip()]
-        if self.forced is None and config.ledger is None:
-            problems.append(
-                "ledger: this config keeps none to look late events up in; find out yourself, and say --force-bill or "
-                "--force-duplicate"
-            )
         if self.forced is not None and config.ledger is not None:
             problems.append("--force-bill, --force-duplicate: the ledger knows whether an event was counted; leave it")
         if problems:
@@ -81,6 +78,8 @@ class Outcome:
     changes: list[Change]
     """What those that are billed add, meter by meter."""
     currency: str
+    left: int = 0
+    """Events that nobody can decide but a person: there is no ledger, and they may have been billed before."""
     files: list[str] = field(default_factory=list)
     """In the inbox."""
 
@@ -128,10 +127,13 @@ class _Resolver:
         asked = replace(self._asked.filter, states=("waiting",))
         waiting = late_events(self._client, asked, self._asked.limit)
         known = self._known(waiting)
+        never = self._never_billed(waiting)
         decided = []
         for event in waiting:
             identity, said = (event.source, event.id), _said(json.loads(event.payload))
             if identity not in known:
+                if identity not in never:
+                    continue
                 decided.append(Decided(event, self._asked.forced or BILLED))
                 known[identity] = said
             elif known[identity] == said:
@@ -140,7 +142,15 @@ class _Resolver:
                 decided.append(Decided(event, CONFLICTING, canonical(known[identity])))
         book = load_price_book(self._config.prices, self._config.limits.quantity_max)
         found = changes(self._config, book, self._lines(decided), self._now_us, late=True)
-        return Outcome(decided, found, book.currency)
+        return Outcome(decided, found, book.currency, len(waiting) - len(decided))
+
+    def _never_billed(self, waiting: Sequence[LateEvent]) -> set[tuple[str, str]]:
+        """Those that may be billed if nothing is known of them: all, but without a ledger only what is certain."""
+        identities = {(event.source, event.id) for event in waiting}
+        if self._asked.forced is not None or self._config.ledger is not None:
+            return identities
+        known = billed_before(StateDirectory(self._config.state_dir), self._lineage, identities)
+        return {identity for identity, told in known.items() if told.before is Before.NEVER}
 
     def _known(self, waiting: Sequence[LateEvent]) -> dict[tuple[str, str], dict[str, Any]]:
         """What was counted under these identities, also by way of the inbox since."""

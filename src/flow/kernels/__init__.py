@@ -3,6 +3,7 @@
 Every wrapper checks lengths and holds on to the buffers that a kernel reads until it returns.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -85,6 +86,21 @@ class Identity(NamedTuple):
     dims: pa.Buffer
 
 
+def _fingerprints(source: pa.DictionaryArray, ids: pa.StringArray, out: pa.Buffer) -> None:
+    _, id_offsets, id_data = ids.buffers()
+    seeds = _name_hashes(source.dictionary)
+    _hash.fingerprints(len(ids), id_offsets.address, _address(id_data), _codes(source), seeds.address, out.address)
+
+
+def fingerprints_of(identities: Sequence[tuple[str, str]]) -> pa.Buffer:
+    """The 16-byte fingerprint of each (`source`, `id`)."""
+    out = pa.allocate_buffer(16 * len(identities))
+    if identities:
+        sources, ids = (pa.array(texts, pa.string()) for texts in zip(*identities, strict=True))
+        _fingerprints(sources.dictionary_encode(), ids, out)
+    return out
+
+
 def identify(events: pa.RecordBatch) -> Identity:
     """Fingerprint (source, id), payload hash (dimensions, usage) and dimensions hash of each row of EVENTS."""
     rows = events.num_rows
@@ -92,12 +108,7 @@ def identify(events: pa.RecordBatch) -> Identity:
     identity = Identity(*(pa.allocate_buffer(16 * rows) for _ in range(3)))
     if not rows:
         return identity
-    ids, source = events.column("id"), events.column("source")
-    _, id_offsets, id_data = ids.buffers()
-    seeds = _name_hashes(source.dictionary)
-    _hash.fingerprints(
-        rows, id_offsets.address, _address(id_data), _codes(source), seeds.address, identity.fingerprint.address
-    )
+    _fingerprints(events.column("source"), events.column("id"), identity.fingerprint)
     columns = [events.column(name) for name in DIMENSIONS]
     dim_hashes = [_name_hashes(column.dictionary) for column in columns]
     for hashes in dim_hashes:

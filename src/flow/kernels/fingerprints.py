@@ -1,7 +1,7 @@
 """The kernel of deduplication: the fingerprints of a shard, in memory and in files."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -52,6 +52,9 @@ def _where(filed: Filed) -> tuple[int, int, int, int]:
 
 SEGMENT_IDS_MAX = 1 << 26
 RECORDS_MAX: int = _dedup.RECORDS_MAX
+Retiring: TypeAlias = Callable[[int, int, int, Iterator[memoryview] | None], None]
+"""Is told of a segment that the horizon has passed: its number, the watermark at which it was sealed, how many records
+it has, and buffers of them, each good until the next is asked for; None if it has left memory for its file."""
 
 
 class FingerprintSet:
@@ -60,15 +63,21 @@ class FingerprintSet:
     `horizon_us` None is unbounded. A segment that has `segment_ids_max` is sealed before its slice ends.
     """
 
-    def __init__(self, horizon_us: int | None, slice_us: int, segment_ids_max: int = SEGMENT_IDS_MAX) -> None:
-        self._set = _dedup.FingerprintSet(-1 if horizon_us is None else horizon_us, slice_us, segment_ids_max)
+    def __init__(
+        self,
+        horizon_us: int | None,
+        slice_us: int,
+        segment_ids_max: int = SEGMENT_IDS_MAX,
+        retiring: Retiring | None = None,
+    ) -> None:
+        self._set = _dedup.FingerprintSet(-1 if horizon_us is None else horizon_us, slice_us, segment_ids_max, retiring)
 
     def judge(
         self, identity: Identity, event_time_us: pa.Int64Array, rows: Rows, count: int, *, admitted: bool = False
     ) -> Verdicts:
         """Judges the selected rows, in order, and remembers the new ones; none is late if they are `admitted`.
 
-        Raises MemoryError, and OSError with the name of a file that cannot be read.
+        Raises MemoryError, OSError with the name of a file that cannot be read, and what `retiring` raises.
         """
         if event_time_us.offset:
             raise ValueError("a kernel reads whole arrays, not slices")

@@ -58,12 +58,13 @@ def make_folder(folder: Path, inside: Path | None = None) -> None:
         raise explain(error, folder, "make the directory") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, *pieces: bytes | memoryview) -> None:
     """Writes a file under a temporary name, syncs it and renames it into place. Raises StateError."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)

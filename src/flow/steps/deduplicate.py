@@ -1,6 +1,6 @@
 """Deduplication of one shard, and the state that it keeps across restarts."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..kernels import Rows, Verdicts
 from ..kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, Filtering, FingerprintSet
 from ..state.files import explain
 from ..state.manifest import DamagedManifest, seal, unseal
+from ..state.retired import RetiredFilters
 from ..state.segments import RECORD_BYTES, SegmentFiles
 from .parcel import Parcel
 from .route import Routed
@@ -45,23 +46,50 @@ class Judged:
         return self.verdicts.accepted, self.verdicts.accepted_count
 
 
+@dataclass(frozen=True, slots=True)
+class LeaveFilter:
+    """Makes the filter of a segment that is about to go; one that has left memory is read in its file.
+
+    No method of a Deduplicator: that would hold all fingerprints in a circle, and they would stay in memory until the
+    garbage collector comes by.
+    """
+
+    files: SegmentFiles
+    retired: RetiredFilters
+
+    def __call__(self, number: int, sealed_at_us: int, ids: int, records: Iterable[memoryview] | None) -> None:
+        if records is None:
+            records = self.files.read(number, self.files.checksum(number))
+        self.retired.leave(number, sealed_at_us, ids, records)
+
+
 class Deduplicator:
     """One shard: what of its fingerprints is in memory, and their files. Knows nothing of Bytewax.
 
     `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Three sixteenths of
     `memory_bytes_max` are for what it takes to let a segment go. When segments need more than the rest, the oldest
-    sealed ones leave memory.
+    sealed ones leave memory. A segment that the horizon has passed leaves a filter on disk, until the watermark is
+    `filters_kept_us` behind it (None: for good).
     """
 
     def __init__(
-        self, shard: str, folder: Path, horizon_us: int | None, generations: int, memory_bytes_max: int
+        self,
+        shard: str,
+        folder: Path,
+        horizon_us: int | None,
+        generations: int,
+        memory_bytes_max: int,
+        filters_kept_us: int | None = None,
     ) -> None:
         self.shard = shard
+        self._filters_kept_us = filters_kept_us
         self._memory_bytes_max = memory_bytes_max
         ids_max = segment_ids_max(memory_bytes_max)
         self._files = SegmentFiles(folder)
         slice_us = max((horizon_us or 1) // generations, 1)
-        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max)
+        self._retired = RetiredFilters(folder)
+        self._leave_filter = LeaveFilter(self._files, self._retired)
+        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max, self._leave_filter)
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
         self.append_records = APPEND_RECORDS
@@ -86,6 +114,7 @@ class Deduplicator:
         segments = manifest["segments"]
         sealed = [segment["number"] for segment in segments if segment["sealed_at_us"] >= 0]
         self._files.resume({segment["number"]: segment["length"] for segment in segments}, sealed)
+        self._retired.resume([segment["number"] for segment in segments])
         for segment in segments:
             number, sealed_at_us, checksum = segment["number"], segment["sealed_at_us"], segment.get("checksum")
             filed = None if sealed_at_us < 0 or checksum is None else self._files.filed(number, checksum)
@@ -154,9 +183,12 @@ class Deduplicator:
         self._append()
         self._files.sync()
         point("shard.after_append")
-        self._doomed = [number for number in self._fingerprints.take_retired() if number in self._sealed_at_us]
+        retired = self._fingerprints.take_retired()
+        self._doomed = [number for number in retired if number in self._sealed_at_us]
         for number in self._doomed:
             del self._sealed_at_us[number]
+        if retired and self._filters_kept_us is not None:
+            self._retired.expire(self._fingerprints.watermark_us - self._filters_kept_us)
         return {
             "shard": self.shard,
             "watermark_us": self._fingerprints.watermark_us,
@@ -224,6 +256,14 @@ class MakeDeduplicator:
     generations: int
     memory_bytes_max: int
     """Of one shard."""
+    filters_kept_us: int | None = None
 
     def __call__(self, shard: str) -> Deduplicator:
-        return Deduplicator(shard, self.folder_of(shard), self.horizon_us, self.generations, self.memory_bytes_max)
+        return Deduplicator(
+            shard,
+            self.folder_of(shard),
+            self.horizon_us,
+            self.generations,
+            self.memory_bytes_max,
+            self.filters_kept_us,
+        )

@@ -1,0 +1,6 @@
+SOURCE_HASH: str
+
+def fill(bits: memoryview, slices: int, slice_bits: int, records: bytes | memoryview) -> None: ...
+def look_up(
+    bits: memoryview, slices: int, slice_bits: int, fingerprints: bytes | memoryview, found: bytearray
+) -> None: ...
