@@ -356,6 +356,7 @@ def _publish_unfinished(config: Config, directory: StateDirectory, claim: Claim)
     rerates = Rerates(directory.path)
     unfinished = rerates.unfinished()
     if unfinished is not None:
+        rerates.settle(unfinished)
         _publish(config, rerates, unfinished, claim)
     return unfinished
 
