@@ -112,6 +112,17 @@ def test_a_new_version_holds_from_its_instant_in_the_middle_of_a_window(tmp_path
     assert [path.name[:7] for path in job.used.files()] == ["000001-", "000002-"]
 
 
+@pytest.mark.parametrize("approval", [False, True])
+def test_what_a_killed_process_has_named_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, approval: bool
+) -> None:
+    job = Job(tmp_path)
+    synced: list[Path] = []
+    monkeypatch.setattr("flow.steps.watch_prices.sync_folder", synced.append)
+    begin(job.used, job.file, 10**12, approval, MORNING_US)
+    assert synced == [job.used.folder]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_same_events_cost_the_same_whenever_the_version_comes(tmp_path: Path, seed: int) -> None:
     """Given events in order, when the version is found at any time before its instant, then all is as on a replay."""

@@ -271,6 +271,17 @@ def test_a_good_version_is_taken_over_and_kept(tmp_path: Path, caplog: pytest.Lo
     assert job.watch.failures == {("known", "reject"): 4, ("known", "flag"): 2, ("limit", "reject"): 3}
 
 
+def test_what_a_killed_process_has_named_is_synced_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(tmp_path)
+    synced: list[Path] = []
+    monkeypatch.setattr("flow.steps.watch_rules.sync_folder", synced.append)
+    begin(job.used, job.file)
+    assert synced == [job.used.folder]
+    job.write(KNOWN, "v2")  # with the same list, which is there already
+    begin(job.used, job.file)
+    assert synced[1:] == [job.used.folder / "lists"]
+
+
 def test_a_list_is_read_again_and_kept_with_its_version(tmp_path: Path) -> None:
     job = Job(tmp_path)
     job.list.write_text("acme\nx\n")

@@ -177,6 +177,8 @@ class KafkaSource(FixedPartitionedSource[Item, bytes]):
             if not path.exists():
                 offsets = self.cluster.offsets(name, topic.partitions, self.given.start)
                 _write_first(path, seal(STARTS_MANIFEST, {"topic_id": topic.id, "offsets": sorted(offsets.items())}))
+            else:
+                sync_folder(path.parent)  # a process that was killed may have named it and not come to the sync
             try:
                 kept = unseal(path.read_bytes(), STARTS_MANIFEST, str(path))
             except OSError as error:
