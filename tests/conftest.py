@@ -33,10 +33,13 @@ class _WithoutEngine(MetaPathFinder):
 SANITIZERS = os.environ.get("CORE_SANITIZE")
 """Those that the kernels were built with: 1 is AddressSanitizer and UBSan, `undefined` the latter alone."""
 LEFT_OUT = {
-    "1": ({"cluster", "e2e", "faults", "kafka", "packaging"}, "starts what AddressSanitizer refuses"),
-    "undefined": ({"parity", "sim"}, "runs under AddressSanitizer and UBSan"),
+    "1": (
+        {"cluster", "e2e", "faults", "kafka", "packaging", "test_mutations"},
+        "starts what AddressSanitizer refuses, or is slow there: it runs under UBSan alone",
+    ),
+    "undefined": ({"parity", "test_sim"}, "runs under AddressSanitizer and UBSan"),
 }
-"""Folders of tests, and why: each test runs under one of the two, but that packaging builds kernels of its own."""
+"""Folders and modules of tests, and why. Each test runs under one of the two, but packaging builds its own kernels."""
 
 if SANITIZERS == "1":
     sys.meta_path.insert(0, _WithoutEngine())
@@ -46,10 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the kernels of this run, with sanitizers, are not for."""
     if SANITIZERS not in LEFT_OUT:
         return
-    folders, reason = LEFT_OUT[SANITIZERS]
+    left_out, reason = LEFT_OUT[SANITIZERS]
     for item in items:
         starts_engine = SANITIZERS == "1" and item.get_closest_marker("starts_engine") is not None
-        if item.path.parent.name in folders or starts_engine:
+        if starts_engine or left_out & {item.path.parent.name, item.path.stem}:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
