@@ -119,20 +119,20 @@ def as_globs(value: object) -> tuple[str, ...]:
     return _texts(value, "model")
 
 
-def as_horizon_us(text: object) -> int | None:
+def _us_or_unbounded(text: object, example: str, zero: str) -> int | None:
     if text == "unbounded":
         return None
-    if (horizon_us := _unit_us(text, "200ms, 5s, 72h or unbounded")) == 0:
-        raise problem("catches no duplicate; write unbounded for no limit")
-    return horizon_us
+    if (found_us := _unit_us(text, f"{example} or unbounded")) == 0:
+        raise problem(f"{zero}; write unbounded for no limit")
+    return found_us
+
+
+def as_horizon_us(text: object) -> int | None:
+    return _us_or_unbounded(text, "200ms, 5s, 72h", "catches no duplicate")
 
 
 def as_kept_us(text: object) -> int | None:
-    if text == "unbounded":
-        return None
-    if (kept_us := _unit_us(text, "30d, 400d or unbounded")) == 0:
-        raise problem("keeps nothing; write unbounded for no limit")
-    return kept_us
+    return _us_or_unbounded(text, "30d, 400d", "keeps nothing")
 
 
 def as_text(value: object) -> str:
