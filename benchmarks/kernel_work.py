@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 import pyarrow as pa
 from columnar import CUSTOMERS, DIMENSIONS, METERS, MODELS, price_file
-from pybloom_live import BloomFilter
 from rules import ROWS as ROWS_UNDER_RULES
 from rules import batch as batch_under_rules
 from rules import write_rules
@@ -33,7 +32,7 @@ from flow.rules.book import load_rule_book
 from flow.rules.checker import Checker
 from flow.schema import DIMENSIONS as ALL_DIMENSIONS
 from flow.schema import EVENTS, STANDARD_METERS
-from flow.state.retired import ERROR_RATE
+from flow.state.retired import sizing
 from flow.state.row_groups import RowGroup
 from flow.steps.batches import Limits, Lines, Rejects
 from flow.steps.combine import BlockBuilder, Rollup, Tables
@@ -228,10 +227,10 @@ def _deduplicate(identity: Identity, rows: int, measure: Measure) -> None:
         )
     others, later = identify(event_batch(6, rows, rows, 1000)), pa.array(times.to_numpy() + 60 * HOUR_US)
     measure("judge new ids behind six generations", rows, known.judge, others, later, None, rows)
-    bloom = BloomFilter(rows, ERROR_RATE)
-    bits = memoryview(bloom.bitarray), bloom.num_slices, bloom.bits_per_slice
-    measure("fill the filter of a retired generation", rows, fill, *bits, b"".join(learnt))
-    measure("ask it", rows, look_up, *bits, bytes(others.fingerprint))
+    slices, slice_bits = sizing(rows)
+    left = memoryview(bytearray(slices * slice_bits // 8 + 1)), slices, slice_bits
+    measure("fill the filter of a retired generation", rows, fill, *left, b"".join(learnt))
+    measure("ask it", rows, look_up, *left, bytes(others.fingerprint), bytearray(rows))
 
 
 def _add_up(kind: str, events: pa.RecordBatch, rater: Rater, measure: Measure) -> None:

@@ -8,8 +8,8 @@ def fill(bits: memoryview, slices: int, slice_bits: int, records: bytes | memory
     _retired.fill(bits, slices, slice_bits, records)
 
 
-def look_up(bits: memoryview, slices: int, slice_bits: int, fingerprints: bytes | memoryview) -> bytes:
-    """For each 16-byte fingerprint 1 if a filter may have it, 0 if it certainly has not. Raises ValueError."""
-    found = bytearray(len(fingerprints) // 16)
+def look_up(bits: memoryview, slices: int, slice_bits: int, fingerprints: bytes | memoryview, found: bytearray) -> None:
+    """Sets `found` (a byte for each) to 1 for those of the 16-byte fingerprints that a filter may have; what it has not
+    was certainly never put in. Raises ValueError.
+    """
     _retired.look_up(bits, slices, slice_bits, fingerprints, found)
-    return bytes(found)

@@ -22,10 +22,9 @@ from ..errors import StateError
 from ..kernels.retired import fill, look_up
 from .files import delete, explain, write_whole
 
-ERROR_RATE = 1e-5
-"""Of a filter: how often it takes an id for one of its own that is none."""
 MISTAKEN_PER_MILLION = 10
-"""The same as an integer."""
+"""Of a million ids that a filter does not have, how many it takes for its own."""
+ERROR_RATE = MISTAKEN_PER_MILLION / 10**6
 
 _HEAD = struct.Struct("<dQQQQ")
 _NAME = re.compile(r"retired-(\d{8,})-(\d+)-([0-9a-f]{8})\.bloom")
@@ -44,7 +43,7 @@ class _Retired:
 class Asked:
     """What the filters of a shard know of some fingerprints."""
 
-    perhaps: bytes
+    perhaps: bytearray
     """1 for each that one of them may have, 0 for each that none has."""
     filters: int
     """How many were asked."""
@@ -90,10 +89,9 @@ class RetiredFilters:
         # Segments before filters: what retires in between is among both, and not among neither.
         segments = {int(name[1]) for path in self._folder.glob("segment-*") if (name := _SEGMENT.fullmatch(path.name))}
         kept = sorted(self._kept(), key=lambda retired: retired.number)
-        perhaps = bytes(len(fingerprints) // 16)
+        perhaps = bytearray(len(fingerprints) // 16)
         for retired in kept:
-            found = look_up(*_read(retired), fingerprints)
-            perhaps = bytes(one | other for one, other in zip(perhaps, found, strict=True))
+            look_up(*_read(retired), fingerprints, perhaps)
         known = segments | {retired.number for retired in kept}
         return Asked(perhaps, len(kept), bool(known) and len(known) == max(known))  # they count from 1
 
