@@ -68,8 +68,8 @@ class Deduplicator:
 
     `horizon_us` None is unbounded; `generations` is how many slices a horizon has. Three sixteenths of
     `memory_bytes_max` are for what it takes to let a segment go. When segments need more than the rest, the oldest
-    sealed ones leave memory. A segment that the horizon has passed leaves a filter on disk, until the watermark is
-    `filters_kept_us` behind it (None: for good).
+    sealed ones leave memory. A segment that the horizon has passed leaves a filter on disk, until that is
+    `filters_kept_us` behind the watermark (None: for good).
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Deduplicator:
         self._files = SegmentFiles(folder)
         slice_us = max((horizon_us or 1) // generations, 1)
         self._retired = RetiredFilters(folder)
-        self._leave_filter = LeaveFilter(self._files, self._retired)
-        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max, self._leave_filter)
+        leave = LeaveFilter(self._files, self._retired)
+        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max, leave)
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
         self.append_records = APPEND_RECORDS
