@@ -70,6 +70,18 @@ def test_partitions_are_named_by_number(tansu: Broker, drive: Callable[..., Driv
     assert drive(tansu, topic).source.list_parts() == [f"{topic}-00000", f"{topic}-00001", f"{topic}-00002"]
 
 
+def test_starts_that_a_killed_process_has_named_are_synced_by_the_next(
+    tansu: Broker, drive: Callable[..., Driven], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, synced = tansu.topic(), list[Path]()
+    monkeypatch.setattr("flow.sources.kafka.settle", synced.append)
+    drive(tansu, topic).begin()
+    assert synced == []
+    drive(tansu, topic).begin()
+    (starts,) = tmp_path.rglob(f"{topic}.starts")
+    assert synced == [starts.parent]
+
+
 def test_a_topic_that_was_just_made(broker: Broker, drive: Callable[..., Driven]):
     # given partitions whose leaders are not at work yet, then the start waits for them
     drive(broker, broker.topic(32)).begin()

@@ -74,7 +74,7 @@ def test_a_name_that_another_command_has_given_is_synced_before_it_is_built_on(
     """Given a command that was killed before it synced the name of its file, when the power goes, the name goes too."""
     inbox.put("late", b"1\n", "a")
     synced: list[Path] = []
-    monkeypatch.setattr("flow.state.inbox.sync_folder", synced.append)
+    monkeypatch.setattr("flow.state.inbox.settle", synced.append)
     assert inbox.find("late", "b") is None and synced == []
     assert inbox.find("late", "a") and synced == [inbox.path]
     assert inbox.put("late", b"1\n", "a") and synced == [inbox.path] * 2

@@ -118,7 +118,7 @@ def test_what_a_killed_process_has_named_is_synced_by_the_next(
 ) -> None:
     job = Job(tmp_path)
     synced: list[Path] = []
-    monkeypatch.setattr("flow.steps.watch_prices.sync_folder", synced.append)
+    monkeypatch.setattr("flow.steps.watch_prices.settle", synced.append)
     begin(job.used, job.file, 10**12, approval, MORNING_US)
     assert synced == [job.used.folder]
 

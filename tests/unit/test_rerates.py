@@ -51,7 +51,7 @@ def test_one_that_another_process_committed_is_synced_before_it_is_published(
     rerates.prepare()
     rerates.commit(FIRST)
     done: list[object] = []
-    monkeypatch.setattr("flow.state.rerates.sync_folder", done.append)
+    monkeypatch.setattr("flow.rerate.rerating.settle", done.append)
     monkeypatch.setattr("flow.rerate.rerating._publish", lambda *given: done.append(given[2]))
     config, claim = cast(Config, None), cast(Claim, None)  # for publishing alone
     assert _publish_unfinished(config, StateDirectory(tmp_path), claim) == FIRST

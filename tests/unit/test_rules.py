@@ -274,7 +274,7 @@ def test_a_good_version_is_taken_over_and_kept(tmp_path: Path, caplog: pytest.Lo
 def test_what_a_killed_process_has_named_is_synced_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(tmp_path)
     synced: list[Path] = []
-    monkeypatch.setattr("flow.steps.watch_rules.sync_folder", synced.append)
+    monkeypatch.setattr("flow.steps.watch_rules.settle", synced.append)
     begin(job.used, job.file)
     assert synced == [job.used.folder]
     job.write(KNOWN, "v2")  # with the same list, which is there already

@@ -32,7 +32,7 @@ from ..sinks.outbox import Outbox
 from ..sinks.publisher import Publisher
 from ..start import Claim, open_store, prepare
 from ..state.directory import Lineage, StateDirectory
-from ..state.files import write_whole
+from ..state.files import settle, write_whole
 from ..state.ledger import unsealed_files
 from ..state.rerates import Rerate, Rerates
 from ..steps.books import Books
@@ -356,7 +356,7 @@ def _publish_unfinished(config: Config, directory: StateDirectory, claim: Claim)
     rerates = Rerates(directory.path)
     unfinished = rerates.unfinished()
     if unfinished is not None:
-        rerates.settle(unfinished)
+        settle(rerates.folder(unfinished.number))
         _publish(config, rerates, unfinished, claim)
     return unfinished
 

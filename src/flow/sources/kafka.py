@@ -26,7 +26,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from .. import config
 from ..errors import SourceError
-from ..state.files import explain, make_folder, sync_folder, write_whole
+from ..state.files import explain, make_folder, settle, sync_folder, write_whole
 from ..state.manifest import seal, unseal
 from ..steps.batches import Heartbeat
 from .kafka_client import LOOK_S, NO_TOPIC, OUT_OF_RANGE, Cluster, Shown, Topic, Watch, another_topic, passes, settings
@@ -178,7 +178,7 @@ class KafkaSource(FixedPartitionedSource[Item, bytes]):
                 offsets = self.cluster.offsets(name, topic.partitions, self.given.start)
                 _write_first(path, seal(STARTS_MANIFEST, {"topic_id": topic.id, "offsets": sorted(offsets.items())}))
             else:
-                sync_folder(path.parent)  # a process that was killed may have named it and not come to the sync
+                settle(path.parent)
             try:
                 kept = unseal(path.read_bytes(), STARTS_MANIFEST, str(path))
             except OSError as error:

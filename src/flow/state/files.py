@@ -40,6 +40,13 @@ def sync_folder(folder: Path) -> None:
         raise explain(error, folder, "sync the directory") from error
 
 
+def settle(folder: Path) -> None:
+    """Makes durable what another process has named in a folder: killed between a rename and the sync behind it, it
+    leaves a name that a loss of power takes away, with whatever was built on it. Raises StateError.
+    """
+    sync_folder(folder)
+
+
 def make_folder(folder: Path, inside: Path | None = None) -> None:
     """Makes a folder and its parents, and syncs the name of each that it made or that lies `inside` (folder.parent).
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..faults import point
-from .files import delete, explain, locked, make_folder, sync_folder, write_whole
+from .files import delete, explain, locked, make_folder, settle, write_whole
 
 Kind = Literal["redrive", "late", "correction"]
 
@@ -73,7 +73,7 @@ class Inbox:
 
     def settle(self) -> None:
         """Makes the names of all files that are there durable. Raises StateError."""
-        sync_folder(self.path)
+        settle(self.path)
 
     def _listed(self) -> tuple[list[str], list[str]]:
         """The names of the files and of their keys, both ascending."""

@@ -26,7 +26,7 @@ from ..kernels import Rows
 from ..kernels.pages import Pages, picked
 from ..schema import DIMENSIONS, LEDGER_FILE, STANDARD_METERS
 from .appender import Appender
-from .files import append, cut_back, explain, make_folder, summed_up, sync_file, sync_folder
+from .files import append, cut_back, explain, make_folder, settle, summed_up, sync_file, sync_folder
 from .ledger_file import as_ledger, is_of_now
 from .pieces import Footer, Piece, footers, rows, whole_footer
 
@@ -118,7 +118,7 @@ class LedgerWriter:
         for file in files:
             sealed = self.sealed_path(file)
             if sealed.exists():
-                sync_folder(sealed.parent)  # a killed process may have renamed it and not come to this
+                settle(sealed.parent)
                 self.path(file.number).unlink(missing_ok=True)
                 continue
             cut_back(self.path(file.number), file.length)

@@ -106,10 +106,6 @@ class Rerates:
         body = json.dumps({"format": FORMAT, **asdict(rerate)}, indent=1, ensure_ascii=False)
         write_whole(self.folder(rerate.number) / "rerate.json", body.encode())
 
-    def settle(self, rerate: Rerate) -> None:
-        """Makes durable that it has happened: its process may have been killed before. Raises StateError."""
-        sync_folder(self.folder(rerate.number))
-
     def finish(self, rerate: Rerate) -> None:
         """The store has all of it. Raises StateError."""
         path = self._done(rerate.number)

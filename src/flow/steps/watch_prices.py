@@ -17,7 +17,7 @@ from ..errors import ConfigError, RefusedStart, StateError
 from ..prices.book import PriceBook, load_price_book, parse_price_book
 from ..prices.values import instant_text
 from ..prices.versions import first_change, refusals, refusals_at_start, unapproved
-from ..state.files import make_folder, sync_folder, write_whole
+from ..state.files import make_folder, settle, write_whole
 from ..yaml_nodes import read_text
 
 LOG = logging.getLogger(__name__)
@@ -61,19 +61,12 @@ class UsedVersions:
     def keep(self, book: PriceBook, text: str) -> None:
         """Remembers a version as the last one. Raises StateError."""
         if self.has(book):
-            self.settle()
+            settle(self.folder)
             return
         make_folder(self.folder)
         files = self.files()
         number = int(files[-1].name.partition("-")[0]) + 1 if files else 1
         write_whole(self.folder / f"{number:06d}-{book.digest()[:32]}.yaml", text.encode())
-
-    def settle(self) -> None:
-        """Makes durable what is remembered: a process that was killed may have named it and not come to the sync.
-
-        Raises StateError.
-        """
-        sync_folder(self.folder)
 
 
 def begin(versions: UsedVersions, path: Path, quantity_max: int, require_approval: bool, now_us: int) -> None:
@@ -83,7 +76,7 @@ def begin(versions: UsedVersions, path: Path, quantity_max: int, require_approva
     """
     text = read_text(path)
     if text == versions.text() and not require_approval:
-        versions.settle()
+        settle(versions.folder)
         return
     book = parse_price_book(text, str(path), quantity_max)
     used = versions.last(quantity_max)

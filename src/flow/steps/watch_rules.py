@@ -17,7 +17,7 @@ from ..errors import ConfigError, StateError, TallyflowError
 from ..rules.book import RuleBook, load_rule_book, parse_rule_book
 from ..rules.checker import NO_CLOCK_US, Checker
 from ..rules.examples import failed_examples
-from ..state.files import make_folder, sync_folder, write_whole
+from ..state.files import make_folder, settle, write_whole
 from ..yaml_nodes import read_text
 from .batches import Decoded
 from .check import check, check_accepted
@@ -63,14 +63,14 @@ class UsedRules:
     def keep(self, book: RuleBook) -> None:
         """Remembers a version as the last one. Raises StateError."""
         if self.has(book):
-            sync_folder(self.folder)  # a process that was killed may have named it and not come to the sync
+            settle(self.folder)
             return
         make_folder(self.folder / "lists", self.folder)
         names = {name: hashlib.sha256(content).hexdigest()[:32] for name, content in book.lists.items()}
         for name, digest in names.items():
             if not self._list(digest).exists():
                 write_whole(self._list(digest), book.lists[name])
-        sync_folder(self.folder / "lists")  # of those that were there, too
+        settle(self.folder / "lists")
         files = self.files()
         number = int(files[-1].name.partition("-")[0]) + 1 if files else 1
         text = f"{book.text}{_KEPT_WITH}{json.dumps(names)}"
