@@ -39,7 +39,9 @@ LEFT_OUT = {
     ),
     "undefined": ({"parity", "test_sim"}, "runs under AddressSanitizer and UBSan"),
 }
-"""Folders and modules of tests, and why. Each test runs under one of the two, but packaging builds its own kernels."""
+"""Folders and modules of tests, and why. Each test runs under one of the two, but for packaging, which builds its own
+kernels, and for seeds of the simulator behind those of the Makefile's SANITIZER_SETTINGS.
+"""
 
 if SANITIZERS == "1":
     sys.meta_path.insert(0, _WithoutEngine())
