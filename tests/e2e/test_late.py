@@ -151,9 +151,9 @@ def test_without_a_ledger_somebody_decides(waiting: Pipeline) -> None:
     assert [(one.event.id, one.decision) for one in done.decided] == [(MORE["id"], "billed"), (MORE["id"], "duplicate")]
 
 
-def odds(pipeline: Pipeline, *options: str) -> tuple[list[tuple[str, str, int]], str]:
+def odds(pipeline: Pipeline) -> tuple[list[tuple[str, str, int]], str]:
     """Of each late event that waits: its id, whether it was billed before, and how often that is wrong; the table."""
-    command = ["late", "list", "-c", str(pipeline.config_path), "--odds", *options]
+    command = ["late", "list", "-c", str(pipeline.config_path), "--odds"]
     app = make_app(["late", "sql"])
     plain = CliRunner().invoke(app, [*command, "--format", "json"])
     table = CliRunner().invoke(app, command)
@@ -178,6 +178,9 @@ def test_without_a_ledger_what_no_filter_has_is_billed(waiting: Pipeline) -> Non
     assert "2 may have been billed before" in done.stdout and "2 are billed" in done.stdout
     assert decisions(waiting) == ["waiting", "waiting", "billed", "billed", "duplicate"]
     assert [row[:2] for row in odds(waiting)[0]] == [(AGAIN["id"], "likely"), (OTHER["id"], "likely")]
+    for limit, said in ((2, True), (3, False)):
+        done = CliRunner().invoke(app, [*resolving, "--limit", str(limit)])
+        assert ("2 were looked at, as many as --limit allows" in done.stdout) is said
     again = resolve(waiting.config(), asked(), NOW_US)
     assert (again.decided, again.left) == ([], 2)
     assert waiting.run().balance == balance(accepted=5, late=5)

@@ -80,6 +80,8 @@ class Outcome:
     currency: str
     left: int = 0
     """Events that nobody can decide but a person: there is no ledger, and they may have been billed before."""
+    limited: bool = False
+    """As many were looked at as the limit allows, the first ones: others may wait behind them."""
     files: list[str] = field(default_factory=list)
     """In the inbox."""
 
@@ -142,7 +144,8 @@ class _Resolver:
                 decided.append(Decided(event, CONFLICTING, canonical(known[identity])))
         book = load_price_book(self._config.prices, self._config.limits.quantity_max)
         found = changes(self._config, book, self._lines(decided), self._now_us, late=True)
-        return Outcome(decided, found, book.currency, len(waiting) - len(decided))
+        limited = len(waiting) == self._asked.limit
+        return Outcome(decided, found, book.currency, len(waiting) - len(decided), limited)
 
     def _never_billed(self, waiting: Sequence[LateEvent]) -> set[tuple[str, str]]:
         """Those that may be billed if nothing is known of them: all, but without a ledger only what is certain."""

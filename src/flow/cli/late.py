@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..amending.billed_before import BilledBefore, billed_before
-from ..amending.effect import added_up
+from ..amending.effect import Effect, added_up
 from ..amending.resolving import BILLED, CONFLICTING, DUPLICATE, Asked, Outcome
 from ..amending.resolving import resolve as resolve_config
 from ..config import load_config
@@ -203,6 +203,7 @@ def _plain_outcome(outcome: Outcome) -> dict[str, Any]:
         ],
         "changes": [plain_effect(effect) for effect in added_up(outcome.changes, MINUTE_S)],
         "left": outcome.left,
+        "limited": outcome.limited,
         "files": outcome.files,
     }
 
@@ -221,14 +222,21 @@ def _print(outcome: Outcome, dry: bool, console: Console) -> None:
         left = f"{outcome.left:,} may have been billed before, and there is no ledger to look them up in: they wait. "
         left += "`late list --odds` shows them; find out, and say --force-bill or --force-duplicate."
         console.print(left, soft_wrap=True)
-    if not counts:
-        if not outcome.left:
-            console.print("No late event waits.")
-        return
+    if counts:
+        console.print(_told_of(outcome, counts, effects, dry), soft_wrap=True)
+    elif not outcome.left:
+        console.print("No late event waits.")
+    if outcome.limited:
+        limited = f"{outcome.left + len(outcome.decided):,} were looked at, as many as --limit allows: "
+        limited += "a higher one, or --source, --customer, --from and --to, choose those behind them."
+        console.print(limited, soft_wrap=True)
+
+
+def _told_of(outcome: Outcome, counts: Counter[str], effects: Sequence[Effect], dry: bool) -> str:
     amount = exact_text(sum(effect.amount_femto for effect in effects), FEMTO_DIGITS)
     verb = "would be" if dry else "are"
     told = f"{counts[BILLED]:,} {verb} billed: {amount} {outcome.currency}"
     told += f"; {counts[DUPLICATE]:,} {verb} duplicates of what was billed; {counts[CONFLICTING]:,} conflicting."
     if outcome.files:
         told += f" The next run, or the one that is on, counts {', '.join(outcome.files)} of the inbox."
-    console.print(told, soft_wrap=True)
+    return told
