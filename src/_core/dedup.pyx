@@ -30,7 +30,7 @@ from .memory cimport grown
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
 from .records cimport (
     BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_close, records_drop,
-    records_live, records_release, records_room
+    records_let_go, records_live, records_release, records_room
 )
 from .segment cimport (
     LOOKAHEAD, UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
@@ -56,8 +56,9 @@ cdef class FingerprintSet:
 
     `horizon_us` < 0 is unbounded. `slice_us` is the length of a generation; `segment_ids_max` bounds the active segment
     (an entry of a packed index numbers its records in 28 bits). `retiring` is called with each segment that the horizon
-    has passed, while it is there still: its number, the watermark at which it was sealed, how many records it has, and
-    buffers of them, each good until the next is asked for; None if they are in its file.
+    has passed: its number, the watermark at which it was sealed, how many records it has, and buffers of them, each
+    good until the next is asked for; None if they are in its file. Another thread may go through them, until `let_go`,
+    or until `retiring` returns from the next call.
     """
 
     cdef Records records  # of the segments in memory, oldest first
@@ -140,8 +141,10 @@ cdef class FingerprintSet:
     cdef int _retire(self) except -1:
         cdef Segment *oldest = &self.segments[0]
         if self.retiring is not None:
-            records = None if oldest.is_filed else self._views(oldest.first, oldest.used)
+            records = None if oldest.is_filed else self._views(self._places(oldest.first, oldest.used))
             self.retiring(oldest.number, oldest.slice_end_us, oldest.used, records)
+            records_let_go(&self.records)
+            self.records.are_read = records is not None
         self.retired.append(oldest.number)
         self.files.pop(oldest.number, None)
         if not oldest.is_filed:
@@ -153,17 +156,28 @@ cdef class FingerprintSet:
         self._note_files()
         return 0
 
-    def _views(self, uint64_t first, uint64_t count):
-        """Buffers of so many records in memory, each good until the next is asked for."""
+    cdef list _places(self, uint64_t first, uint64_t count):
+        """Where so many records in memory are, block by block: address, and how many."""
         cdef uint64_t given, end = first + count
+        cdef list places = []
         while first < end:
             given = min(end - first, BLOCK_RECORDS - (first & (BLOCK_RECORDS - 1)))
-            records = self._view(first, given)
+            places.append((<uintptr_t>record_at(&self.records, first), given))
+            first += given
+        return places
+
+    def _views(self, list places):
+        """Buffers of these records, each good until the next is asked for. Whoever goes through them holds the set."""
+        for address, count in places:
+            records = PyMemoryView_FromMemory(<char *><uintptr_t>address, count * sizeof(Record), PyBUF_READ)
             try:
                 yield records
             finally:
                 records.release()
-            first += given
+
+    def let_go(self):
+        """Nobody goes through the records of retired segments any more."""
+        records_let_go(&self.records)
 
     cdef object _view(self, uint64_t first, uint64_t count):
         """A buffer of records in memory that are in one block."""
@@ -352,6 +366,8 @@ cdef class FingerprintSet:
         cdef Segment *segment = self._segment(number)
         if not segment.sealed or segment.is_filed or segment.first != self.records.first:
             raise ValueError(f"segment {number} is not the oldest that is sealed and in memory")
+        if self.records.are_read:
+            raise ValueError("a segment leaves memory only when `let_go` was called for those that have retired")
         return segment
 
     def packed(self, int64_t number):
@@ -493,7 +509,7 @@ cdef class FingerprintSet:
         cdef int s
         cdef Segment *segment
         cdef uint64_t total = lines_bytes_soon(&self.lines, &self.records)
-        total += records_live(&self.records) * sizeof(Record)
+        total += records_live(&self.records) * sizeof(Record) + self.records.lefts * block_bytes()
         for s in range(self.count):
             segment = &self.segments[s]
             total += bloom_bytes(&segment.bloom) + segment.chunks * sizeof(uint32_t)

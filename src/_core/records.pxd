@@ -5,7 +5,8 @@
 #     number = 29 bits that count up and begin anew         block = number / 2^18, on three huge pages
 #
 # Blocks that the oldest records leave are filled again: memory that was never touched before costs more than all else
-# that is done for a record (measured: 0.1 to 0.9 ns a byte, the latter where a hypervisor has to find it first).
+# that is done for a record (measured: 0.1 to 0.9 ns a byte, the latter where a hypervisor has to find it first). While
+# another thread reads the records that went last, their blocks stay as they are.
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -28,6 +29,9 @@ cdef struct Records:
     Record *blocks[BLOCKS]
     Record *spare[BLOCKS]  # blocks to be filled again
     uint64_t spares
+    Record *left[BLOCKS]  # blocks without records, that are read still
+    uint64_t lefts
+    bint are_read  # records that go
     uint64_t first  # the oldest, of all that there ever were
     uint64_t end  # behind the newest
 
@@ -76,16 +80,28 @@ cdef inline int records_add(Records *records, uint64_t lo, uint64_t hi, uint64_t
 
 
 cdef inline void records_drop(Records *records, uint64_t first) noexcept nogil:
-    """Those before `first` are gone; of their blocks, half as many as are in use still are kept."""
-    cdef uint64_t block, used = (records.end >> BLOCK_BITS) - (first >> BLOCK_BITS) + 1
+    """Those before `first` are gone: their blocks as well, but if `are_read` only with `records_let_go`."""
+    cdef uint64_t block
     for block in range(records.first >> BLOCK_BITS, first >> BLOCK_BITS):
-        if records.spares < used // 2:
-            records.spare[records.spares] = records.blocks[block & (BLOCKS - 1)]
-            records.spares += 1
-        else:
-            table_free(records.blocks[block & (BLOCKS - 1)], block_bytes())
+        records.left[records.lefts] = records.blocks[block & (BLOCKS - 1)]
+        records.lefts += 1
         records.blocks[block & (BLOCKS - 1)] = NULL
     records.first = first
+    if not records.are_read:
+        records_let_go(records)
+
+
+cdef inline void records_let_go(Records *records) noexcept nogil:
+    """Blocks without records are read no longer: half as many as are in use are kept, to be filled again."""
+    cdef uint64_t used = (records.end >> BLOCK_BITS) - (records.first >> BLOCK_BITS) + 1
+    records.are_read = False
+    while records.lefts:
+        records.lefts -= 1
+        if records.spares < used // 2:
+            records.spare[records.spares] = records.left[records.lefts]
+            records.spares += 1
+        else:
+            table_free(records.left[records.lefts], block_bytes())
 
 
 cdef inline void records_release(Records *records, uint64_t spares_max) noexcept nogil:
@@ -97,6 +113,7 @@ cdef inline void records_release(Records *records, uint64_t spares_max) noexcept
 
 cdef inline void records_close(Records *records) noexcept nogil:
     cdef int block
+    records_let_go(records)
     records_release(records, 0)
     for block in range(BLOCKS):
         table_free(records.blocks[block], block_bytes())

@@ -20,13 +20,13 @@ from .config import Config, FilesSource, KafkaSource, LedgerSource
 from .prices.book import PriceBook
 from .rules.book import RuleBook
 from .schema import STANDARD_METERS
-from .sinks.beside import Beside
 from .sinks.outbox import Outbox
 from .sinks.publisher import Publisher
 from .sinks.sink import BlockSink
 from .sinks.writer import Writer
 from .sources import files, inbox
 from .sources.pausing import Flow
+from .state.beside import Beside
 from .state.directory import Lineage, StateDirectory
 from .state.inbox import Inbox
 from .state.ledger import LedgerWriter
@@ -105,6 +105,7 @@ class Job:
         keys = shard_keys(self.config.shards, self.lineage.keys)
         self._keys = {shard_name(number): key for number, key in enumerate(keys)}
         self.sink = BlockSink(keys, self._make_writer)
+        self._filters: list[Beside] = []
 
     # -- the steps, in order
 
@@ -191,9 +192,24 @@ class Job:
         dedup = self.config.dedup
         memory_bytes_max = dedup.memory_bytes_max // self.config.shards
         make = MakeDeduplicator(
-            self.directory.shard, dedup.horizon_us, dedup.generations, memory_bytes_max, dedup.filters_kept_us
+            self.directory.shard,
+            dedup.horizon_us,
+            dedup.generations,
+            memory_bytes_max,
+            dedup.filters_kept_us,
+            self._filling,
         )
         return DeduplicateLogic(make, resume_state, self.last_blocks)
+
+    def _filling(self) -> Beside:
+        """The thread that makes the filters of one shard."""
+        self._filters.append(Beside(1, "filters"))
+        return self._filters[-1]
+
+    def end_filters(self) -> None:
+        """The dataflow has ended, or was given up: no thread of it writes to the state directory any more."""
+        for beside in self._filters:
+            beside.end()
 
     def rate(self, judged: Judged) -> Rated:
         """Amounts of the accepted events. A compiled book belongs to one worker thread.

@@ -155,7 +155,10 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         job.rules.start()
     reconciler = _reconciler(job) if process == 0 else None
     try:
-        _run_dataflow(job, workers, addresses, process)
+        try:
+            _run_dataflow(job, workers, addresses, process)
+        finally:
+            job.end_filters()
         job.drained = True
         point("run.before_finish")
         for writer in job.sink.writers:

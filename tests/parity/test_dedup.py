@@ -462,6 +462,47 @@ def test_blocks_are_filled_again() -> None:
     assert tested.memory_bytes() < 24 * len(tested) + 8 * 2**21 + 1000
 
 
+def test_what_retired_can_be_read_until_it_is_let_go() -> None:
+    """Given segments of several blocks, when each is read only once the next retires, then it still has its records,
+    although others were learnt meanwhile, and their memory counts until it is let go."""
+    block, seen = 1 << 18, []
+    waiting: list[tuple[int, Iterator[memoryview]]] = []
+
+    def retiring(number: int, sealed_at_us: int, ids: int, records: Iterator[memoryview]) -> None:
+        read()
+        assert ids == 3 * block
+        waiting.append((number, records))
+
+    def read() -> None:
+        while waiting:
+            number, records = waiting.pop()
+            content = np.frombuffer(b"".join(map(bytes, records)), np.uint64).reshape(-1, 3)
+            assert content[:, 0].tolist() == words(number)[::2].tolist(), number
+            assert content[:, 1].tolist() == words(number)[1::2].tolist(), number
+            seen.append(number)
+
+    def words(number: int) -> np.ndarray:
+        return np.arange(6 * block, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number << 40 | 1)
+
+    def judge(number: int) -> None:
+        given, at = words(number), np.full(3 * block, 10 * number, np.int64)
+        given_rows = given.ctypes.data, given.ctypes.data, at.ctypes.data, verdicts.ctypes.data
+        assert tested.judge(3 * block, 0, *given_rows) == (3 * block, 0, 0, 0)
+
+    tested = kernel.FingerprintSet(15, 10, 1 << 26, retiring)
+    verdicts = np.zeros(3 * block, np.uint8)
+    for number in range(1, 8):
+        judge(number)
+    assert seen == [1, 2, 3] and [number for number, _ in waiting] == [4]
+    before = tested.memory_bytes()
+    with pytest.raises(ValueError, match="only when `let_go` was called"):
+        tested.packed(5)
+    read()
+    tested.let_go()
+    assert before - tested.memory_bytes() == 3 * block * RECORD_BYTES
+    assert tested.packed(5)[0] > 0
+
+
 def test_too_many_segments_is_an_error() -> None:
     tested = Kernel(None, 1, 1)
     tested.judge([(n, 0, 0) for n in range(1, 1281)])

@@ -29,7 +29,7 @@ from flow.state.ledger import LedgerWriter
 from flow.steps.batches import Heartbeat, Limits, Lines, Unreadable
 from flow.steps.combine import BlockBuilder
 from flow.steps.decode import decode
-from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, LeaveFilter, MakeDeduplicator
+from flow.steps.deduplicate import DeduplicateLogic, Deduplicator, MakeDeduplicator
 from flow.steps.rate import Rated, Rater
 from flow.steps.route import Routed, route, route_heartbeat
 from flow.steps.shards import shard_keys
@@ -150,8 +150,10 @@ class Process:
         """A shard that writes and seals its segments after a few events, where real ones have many."""
         made = self._make_deduplicator(shard)
         made.append_records = self._options.append_records
-        kernel, leave = made._fingerprints._set, LeaveFilter(made._files, made._retired)
-        made._fingerprints._set = type(kernel)(kernel.horizon_us, kernel.slice_us, self._options.segment_ids_max, leave)
+        kernel = made._fingerprints._set
+        made._fingerprints._set = type(kernel)(
+            kernel.horizon_us, kernel.slice_us, self._options.segment_ids_max, made._leave_filter
+        )
         return made
 
     def _make_writer(self, name: str) -> Writer:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from flow.sinks.beside import Beside
+from flow.state.beside import Beside
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])

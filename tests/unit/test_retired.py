@@ -8,6 +8,8 @@ import gc
 import random
 import weakref
 from pathlib import Path
+from threading import Event, Timer
+from typing import Any
 
 import pytest
 from pybloom_live import BloomFilter
@@ -17,6 +19,7 @@ from tests.oracle.retired import filter_of
 from tests.unit.test_segments import expected, judged, shard
 
 from flow.errors import StateError
+from flow.state.beside import Beside
 from flow.state.retired import ERROR_RATE, RetiredFilters, sizing
 from flow.steps.deduplicate import Deduplicator
 
@@ -73,15 +76,19 @@ def test_sizes_are_those_of_pybloom_live() -> None:
 @pytest.mark.parametrize("memory", [FEW_BYTES, MUCH], ids=["on disk", "in memory"])
 @pytest.mark.parametrize("snapshots", [1, 1000], ids=["within an epoch", "later"])
 @pytest.mark.parametrize("size", [30, 700])
-def test_each_leaves_the_filter_of_what_it_had(tmp_path: Path, memory: int, snapshots: int, size: int) -> None:
+@pytest.mark.parametrize("ahead", [0, 1], ids=["at once", "beside"])
+def test_each_leaves_the_filter_of_what_it_had(
+    tmp_path: Path, memory: int, snapshots: int, size: int, ahead: int
+) -> None:
     """Also one that was sealed, and passed by the horizon, within one epoch, and that was never written."""
-    folder = tmp_path / "shard"
-    tested = shard(folder, horizon_us=HORIZON_US, generations=GENERATIONS, memory=memory)
+    folder, beside = tmp_path / "shard", Beside(ahead)
+    tested = shard(folder, horizon_us=HORIZON_US, generations=GENERATIONS, memory=memory, beside=beside)
     oracle = DedupOracle(HORIZON_US, HORIZON_US // GENERATIONS)
     rows = rows_from(0, 1000)
     for first in range(0, len(rows), len(rows) // snapshots + 1):
         judge(tested, oracle, rows[first : first + len(rows) // snapshots + 1], size)
         tested.snapshot()
+    beside.end()
     assert len(oracle.retired) > 10
     assert filters(folder) == truths(oracle, tmp_path)
     for path in folder.glob("retired-*"):
@@ -89,6 +96,34 @@ def test_each_leaves_the_filter_of_what_it_had(tmp_path: Path, memory: int, snap
             assert len(BloomFilter.fromfile(file)) == 100
     ever = [fingerprint for segment in oracle.retired for fingerprint in segment.payloads]
     assert asked(folder, *ever, 1) == ([1] * len(ever) + [0], len(oracle.retired), True)
+
+
+def test_a_snapshot_waits_for_filters_and_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given filters that are made beside the dataflow, when one fails, then no snapshot is made without it."""
+    go_on, leave = Event(), RetiredFilters.leave
+
+    def slow(self: RetiredFilters, *given: Any) -> None:
+        assert go_on.wait(20)
+        leave(self, *given)
+
+    monkeypatch.setattr(RetiredFilters, "leave", slow)
+    beside = Beside(1)
+    tested = shard(tmp_path, horizon_us=HORIZON_US, generations=GENERATIONS, beside=beside)
+    judged(tested, rows_from(0, 210))
+    assert filters(tmp_path) == {}
+    Timer(0.05, go_on.set).start()
+    tested.snapshot()
+    assert sorted(filters(tmp_path)) == [1]
+    monkeypatch.setattr(RetiredFilters, "leave", full)
+    judged(tested, rows_from(210, 260))
+    for _ in range(2):
+        with pytest.raises(StateError, match="the disk is full"):
+            tested.snapshot()
+    beside.end()
+
+
+def full(self: RetiredFilters, *given: Any) -> None:
+    raise StateError("the disk is full")
 
 
 def test_what_a_snapshot_still_has_is_not_retired(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.oracle.dedup import DedupOracle, Row
 from flow.errors import StateError
 from flow.kernels import Identity
 from flow.kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, FingerprintSet
+from flow.state.beside import Beside
 from flow.state.opened import OpenedFile
 from flow.steps import deduplicate
 from flow.steps.batches import Rejects
@@ -35,8 +36,9 @@ def shard(
     horizon_us: int | None = None,
     generations: int = 1,
     memory: int = MEMORY,
+    beside: Beside | None = None,
 ) -> Deduplicator:
-    made = Deduplicator("shard-000", folder, horizon_us, generations, memory)
+    made = Deduplicator("shard-000", folder, horizon_us, generations, memory, beside=beside)
     made.append_records = 1500
     if manifest is None:
         made.start_empty()

@@ -54,7 +54,8 @@ SEGMENT_IDS_MAX = 1 << 26
 RECORDS_MAX: int = _dedup.RECORDS_MAX
 Retiring: TypeAlias = Callable[[int, int, int, Iterator[memoryview] | None], None]
 """Is told of a segment that the horizon has passed: its number, the watermark at which it was sealed, how many records
-it has, and buffers of them, each good until the next is asked for; None if it has left memory for its file."""
+it has, and buffers of them, each good until the next is asked for; None if it has left memory for its file. Another
+thread may go through them, until `let_go`, or until this returns from the next call."""
 
 
 class FingerprintSet:
@@ -133,6 +134,10 @@ class FingerprintSet:
     def release(self, bytes_max: int) -> None:
         """Gives memory back that waits to be filled again, as far as all of it would be more than so many bytes."""
         self._set.release(bytes_max)
+
+    def let_go(self) -> None:
+        """Nobody goes through the records of retired segments any more: their memory is filled again, or given back."""
+        self._set.let_go()
 
     @property
     def segment_ids_max(self) -> int:

@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from ..errors import StateError
 from ..faults import point
+from ..state.beside import Beside
 from ..state.files import SummedFile, explain, make_folder, summed_up, sync_folder, write_whole
 from ..steps.combine import TableRows, Tables
 from ..store.tables import LEFT_OUT, ROLLUPS, TABLES
-from .beside import Beside
 
 BATCHES_AHEAD = 3
 """That wait to be written: a sync takes as long as a batch takes to be made, or longer."""

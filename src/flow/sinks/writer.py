@@ -11,12 +11,12 @@ from typing import Any
 
 from ..errors import StateError
 from ..faults import point
+from ..state.beside import Beside
 from ..state.ledger import LedgerWriter
 from ..steps.combine import BlockBuilder, MeterTotals, add_totals
 from ..steps.ledger_rows import ledger_rows
 from ..steps.rate import Rated
 from ..steps.watch_usage import UsageWatch
-from .beside import Beside
 from .outbox import Block, Outbox
 from .publisher import Publisher
 

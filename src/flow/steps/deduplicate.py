@@ -1,7 +1,9 @@
 """Deduplication of one shard, and the state that it keeps across restarts."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ..errors import StateError
 from ..faults import point
 from ..kernels import Rows, Verdicts
 from ..kernels.fingerprints import RECORDS_MAX, SEGMENT_IDS_MAX, Filtering, FingerprintSet
+from ..state.beside import Beside
 from ..state.files import explain
 from ..state.manifest import DamagedManifest, seal, unseal
 from ..state.retired import RetiredFilters
@@ -46,21 +49,35 @@ class Judged:
         return self.verdicts.accepted, self.verdicts.accepted_count
 
 
-@dataclass(frozen=True, slots=True)
 class LeaveFilter:
-    """Makes the filter of a segment that is about to go; one that has left memory is read in its file.
+    """Makes the filter of each segment that goes, one after the other; one that has left memory is read in its file.
 
     No method of a Deduplicator: that would hold all fingerprints in a circle, and they would stay in memory until the
     garbage collector comes by.
     """
 
-    files: SegmentFiles
-    retired: RetiredFilters
+    def __init__(self, files: SegmentFiles, retired: RetiredFilters, beside: Beside) -> None:
+        self._files = files
+        self._retired = retired
+        self._beside = beside
+        self._begun: Future[None] | None = None
 
     def __call__(self, number: int, sealed_at_us: int, ids: int, records: Iterable[memoryview] | None) -> None:
+        self.wait()
         if records is None:
-            records = self.files.read(number, self.files.checksum(number))
-        self.retired.leave(number, sealed_at_us, ids, records)
+            records = self._files.read(number, self._files.checksum(number))
+        self._begun = self._beside.begin(partial(self._retired.leave, number, sealed_at_us, ids, records))
+
+    @property
+    def made(self) -> bool:
+        """Whether there is one that is not waited for, and made."""
+        return self._begun is not None and self._begun.done()
+
+    def wait(self) -> None:
+        """Until the last is made. Raises what making it has raised."""
+        if self._begun is not None:
+            self._begun.result()
+            self._begun = None
 
 
 class Deduplicator:
@@ -80,7 +97,9 @@ class Deduplicator:
         generations: int,
         memory_bytes_max: int,
         filters_kept_us: int | None = None,
+        beside: Beside | None = None,
     ) -> None:
+        """`beside` makes the filters, None: each at once."""
         self.shard = shard
         self._filters_kept_us = filters_kept_us
         self._memory_bytes_max = memory_bytes_max
@@ -88,8 +107,8 @@ class Deduplicator:
         self._files = SegmentFiles(folder)
         slice_us = max((horizon_us or 1) // generations, 1)
         self._retired = RetiredFilters(folder)
-        leave = LeaveFilter(self._files, self._retired)
-        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max, leave)
+        self._leave_filter = LeaveFilter(self._files, self._retired, beside or Beside(0))
+        self._fingerprints = FingerprintSet(horizon_us, slice_us, ids_max, self._leave_filter)
         self._sealed_at_us: dict[int, int] = {}  # per segment on disk; -1 while it is active
         self._doomed: list[int] = []  # in the last snapshot but one, not in the last
         self.append_records = APPEND_RECORDS
@@ -156,6 +175,8 @@ class Deduplicator:
     def _keep_within_memory(self) -> None:
         """Lets the oldest sealed segments leave memory for their files."""
         bytes_max = self._memory_bytes_max * 13 // 16
+        if self._leave_filter.made or self._is_beyond(bytes_max):
+            self._wait_for_filters()
         if self._is_beyond(bytes_max) and (sealed := self._fingerprints.sealed_in_memory()):
             self._files.sync()
             while sealed and self._is_beyond(bytes_max):
@@ -167,6 +188,10 @@ class Deduplicator:
                 f"{self.shard}: {len(self._fingerprints)} fingerprints take {self.memory_bytes} bytes of memory, too "
                 "much for its share of dedup.memory_max; raise it, or shorten dedup.horizon; nothing is lost"
             )
+
+    def _wait_for_filters(self) -> None:
+        self._leave_filter.wait()
+        self._fingerprints.let_go()
 
     def _is_beyond(self, bytes_max: int) -> bool:
         return self.memory_bytes > bytes_max or self._fingerprints.records_in_memory > IN_MEMORY_MAX
@@ -182,6 +207,7 @@ class Deduplicator:
         point("shard.before_append")
         self._append()
         self._files.sync()
+        self._wait_for_filters()
         point("shard.after_append")
         retired = self._fingerprints.take_retired()
         self._doomed = [number for number in retired if number in self._sealed_at_us]
@@ -257,6 +283,8 @@ class MakeDeduplicator:
     memory_bytes_max: int
     """Of one shard."""
     filters_kept_us: int | None = None
+    beside: Callable[[], Beside] | None = None
+    """Makes what makes filters; None: they are made at once."""
 
     def __call__(self, shard: str) -> Deduplicator:
         return Deduplicator(
@@ -266,4 +294,5 @@ class MakeDeduplicator:
             self.generations,
             self.memory_bytes_max,
             self.filters_kept_us,
+            None if self.beside is None else self.beside(),
         )
