@@ -155,10 +155,7 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         job.rules.start()
     reconciler = _reconciler(job) if process == 0 else None
     try:
-        try:
-            _run_dataflow(job, workers, addresses, process)
-        finally:
-            job.end_filters()
+        _run_dataflow(job, workers, addresses, process)
         job.drained = True
         point("run.before_finish")
         for writer in job.sink.writers:
@@ -170,6 +167,7 @@ def _work(job: Job, workers: int, addresses: Sequence[str], process: int) -> Sha
         publisher.abandon()
         raise
     finally:
+        job.end_filters()
         job.prices.stop()
         if job.rules is not None:
             job.rules.stop()
