@@ -17,7 +17,6 @@ from decimal import Context, Decimal
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -217,11 +216,6 @@ def _field(words: Words, shift: int, bits: int) -> Words:
     return (words >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
 
 
-def _looked_up(table: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
-    """table[places] for places that are all within it: not asking costs half."""
-    return np.take(table, places, mode="clip")
-
-
 def _below(words: Words, shift: int, bits: int, bound: int) -> Words:
     """A draw from 0 .. bound-1 by `bits` bits of each word; bound x 2^bits must fit 64 bits."""
     return (_field(words, shift, bits) * np.uint64(bound)) >> np.uint64(bits)
@@ -292,16 +286,6 @@ def _tables(spec: Synthetic) -> _Tables:
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _HEX = _DIGITS[np.arange(1 << 16)[:, None] >> np.array([4, 0, 12, 8]) & 15].view("<u4").ravel()
 """[65536]: four hexadecimal digits for two bytes, the low byte's first, as on a little-endian machine."""
-_UUID_DIGITS, _UUID_HYPHENS = [f"digits {n}" for n in range(8)], [f"hyphen {n}" for n in range(4)]
-_UUID = np.dtype(
-    {
-        "names": _UUID_DIGITS + _UUID_HYPHENS,
-        "formats": ["<u4"] * 8 + ["u1"] * 4,
-        "offsets": [0, 4, 9, 14, 19, 24, 28, 32, 8, 13, 18, 23],
-        "itemsize": 36,
-    }
-)
-"""The text of a UUID: its digits, four at a time, and hyphens. Numpy fills fields faster than parts of rows."""
 
 
 # ---- Classes ----
@@ -393,12 +377,11 @@ def _ids(spec: Synthetic, payload_of: Words, empty: NDArray[np.bool_]) -> pa.Arr
     low = _draw(spec.seed, _ID_LOW, payload_of)
     halves[:, 0] = high & np.uint64(_MASK64 ^ 0xF000) | np.uint64(0x8000)
     halves[:, 1] = low >> np.uint64(2) | np.uint64(1 << 63)
-    digits = _looked_up(_HEX, halves.view("<u2"))
-    text = np.empty(payload_of.size, dtype=_UUID)
-    for n, name in enumerate(_UUID_DIGITS):
-        text[name] = digits[:, n]
-    for name in _UUID_HYPHENS:
-        text[name] = ord("-")
+    digits = _HEX[halves.view("<u2")].view(np.uint8)
+    text = np.empty((payload_of.size, 36), dtype=np.uint8)
+    for to, start, length in ((0, 0, 8), (9, 8, 4), (14, 12, 4), (19, 16, 4), (24, 20, 12)):
+        text[:, to : to + length] = digits[:, start : start + length]
+    text[:, (8, 13, 18, 23)] = ord("-")
     offsets = np.zeros(payload_of.size + 1, dtype=np.int32)
     if empty.any():
         text = text[~empty]
@@ -423,14 +406,14 @@ def _dimensions(spec: Synthetic, payload_of: Words, unpriced: NDArray[np.bool_])
     """Dictionary indices of the source and of each dimension."""
     tables = _tables(spec)
     who = _draw(spec.seed, _WHO, payload_of)
-    customer = _looked_up(tables.customer, _field(who, 0, tables.customer_bits))
+    customer = tables.customer[_field(who, 0, tables.customer_bits)]
     number = _below(who, 24, 20, spec.combinations_per_customer)
     combination = _draw(
         spec.seed,
         _COMBINATION,
         customer.astype(np.uint64) * np.uint64(spec.combinations_per_customer) + number,
     )
-    model = _looked_up(tables.model, _field(combination, 0, 12))
+    model = tables.model[_field(combination, 0, 12)]
     model[unpriced] = spec.models
     return {
         "source": _below(who, 44, 10, len(_SOURCES)).astype(np.int32),
@@ -439,7 +422,7 @@ def _dimensions(spec: Synthetic, payload_of: Words, unpriced: NDArray[np.bool_])
         "feature": _below(combination, 26, 14, spec.features).astype(np.int32),
         "model": model,
         "region": _below(combination, 40, 14, spec.regions).astype(np.int32),
-        "service_tier": _looked_up(tables.tier, _field(combination, 54, 6)),
+        "service_tier": tables.tier[_field(combination, 54, 6)],
     }
 
 
@@ -450,13 +433,13 @@ def _usage(
     tables = _tables(spec)
     word = _draw(spec.seed, _USAGE, payload_of)
     return {
-        "input_tokens": (_looked_up(tables.input, _field(word, 0, 12)), np.zeros(word.size, dtype=np.bool_)),
+        "input_tokens": (tables.input[_field(word, 0, 12)], np.zeros(word.size, dtype=np.bool_)),
         "cached_input_tokens": (
             (_field(word, 12, 4).astype(np.int64) + 1) << 6,  # prefix blocks of 64 tokens
             _field(word, 16, 2) != 0,
         ),
-        "output_tokens": (_looked_up(tables.output, _field(word, 18, 12)), np.zeros(word.size, dtype=np.bool_)),
-        "reasoning_tokens": (_looked_up(tables.output, _field(word, 30, 12)) * 2, ~_looked_up(tables.reasons, model)),
+        "output_tokens": (tables.output[_field(word, 18, 12)], np.zeros(word.size, dtype=np.bool_)),
+        "reasoning_tokens": (tables.output[_field(word, 30, 12)] * 2, ~tables.reasons[model]),
         "images": (_field(word, 42, 2).astype(np.int64) + 1, _field(word, 44, 6) != 0),
     }
 
