@@ -273,6 +273,10 @@ class DeduplicateLogic(StatefulBatchLogic[Routed | Parcel, Judged, bytes]):
         return seal(MANIFEST, self._shard.snapshot())
 
 
+AT_ONCE = partial(Beside, 0)
+"""Makes filters without a thread."""
+
+
 @dataclass(frozen=True)
 class MakeDeduplicator:
     """Makes the Deduplicator of a shard by name."""
@@ -283,8 +287,8 @@ class MakeDeduplicator:
     memory_bytes_max: int
     """Of one shard."""
     filters_kept_us: int | None = None
-    beside: Callable[[], Beside] | None = None
-    """Makes what makes filters; None: they are made at once."""
+    beside: Callable[[], Beside] = AT_ONCE
+    """Makes what makes the filters of a shard."""
 
     def __call__(self, shard: str) -> Deduplicator:
         return Deduplicator(
@@ -294,5 +298,5 @@ class MakeDeduplicator:
             self.generations,
             self.memory_bytes_max,
             self.filters_kept_us,
-            None if self.beside is None else self.beside(),
+            self.beside(),
         )
