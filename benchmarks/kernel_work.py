@@ -14,6 +14,8 @@ from rules import batch as batch_under_rules
 from rules import write_rules
 
 from flow.config import Anomalies
+from flow.generate import Synthetic
+from flow.generate import batch as synthetic_batch
 from flow.kernels import (
     Combiner,
     Identity,
@@ -185,6 +187,7 @@ def every_kernel(rows: int, measure: Measure) -> None:
     but_every_hundredth = pa.py_buffer(np.delete(np.arange(rows, dtype=np.uint32), slice(None, None, 100)))
     selected = ledger_rows(judged_batch(events, identity).routed, but_every_hundredth, rows - (rows + 99) // 100)
     measure("pages of the ledger", rows, RowGroup(Counted(), Pages()).write, *selected)
+    measure("make synthetic events", rows, synthetic_batch, Synthetic(), 0, rows)
 
 
 class Counted:

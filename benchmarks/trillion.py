@@ -4,7 +4,8 @@ The events are those of one seed: a thousand customers with 24,000 live keys, 1,
 sent twice (a fifth of these with a new time), two minutes of disorder, a price that changes on the way. They go through
 `tallyflow run` as any others do, into the embedded store, with recovery on; time and memory are those of its whole
 process. What must come out is added up behind it, from the seed alone: in NumPy, rated by the oracle, no part of the
-pipeline has a hand in it. Every customer, model, service tier and meter must agree, in quantity, amount and events.
+pipeline has a hand in it but the kernel that makes the events, which tests/parity/test_synthetic.py holds against plain
+Python. Every customer, model, service tier and meter must agree, in quantity, amount and events.
 
     make trillion                                       # about a quarter of an hour on two cores, truth included
     python benchmarks/trillion.py --events 10_000_000   # the same stream, shorter

@@ -40,7 +40,7 @@ IMPORTS: dict[str, tuple[str, str]] = {
     "oracle": ("errors schema", ""),
     "adapters": ("errors schema", "pyarrow"),
     "client": ("errors schema state adapters", "confluent_kafka litellm pyarrow"),
-    "generate": ("errors schema", "numpy pyarrow"),
+    "generate": ("errors schema kernels", "numpy pyarrow"),
     "traces": ("errors schema", "numpy pyarrow"),
     "anomalies": ("schema config kernels", "isal numpy pyarrow"),
     "rules": ("errors schema yaml_nodes prices kernels", "pyarrow yaml"),

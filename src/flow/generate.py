@@ -5,7 +5,9 @@ what is drawn and of an index. A source can therefore begin at any event without
 way of cutting the stream into batches gives the same events, and `expected` counts what a pipeline must find
 without running one. Only integers are used, so the events are the same on every machine.
 
-What an event is, its `class`, is drawn first. A duplicate or conflicting event `i` takes identity and payload
+They are made by a kernel, since a run of a trillion tokens would else be a benchmark of what makes its events.
+
+What an event is, is drawn first. A duplicate or conflicting event `i` takes identity and payload
 of an earlier event `j`, at most `duplicate_distance_max` before it. `j` must itself be drawn as plain or
 unpriced (else `i` becomes a plain event), so there are no chains and an event's original is always accepted.
 """
@@ -16,13 +18,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from functools import lru_cache
 from importlib.resources import files
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from .errors import ConfigError, RejectReason
+from .kernels.synthetic import BAD, CONFLICTING, DUPLICATE, PLAIN, UNPRICED, Maker, Numbers, Tables
 from .schema import DIMENSIONS
 
 METERS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "images")
@@ -78,9 +81,6 @@ _REGIONS = ("eu-west-1", "us-east-1", "us-west-2", "ap-south-1", "eu-central-1")
 _TIERS = ("standard", "batch", "priority")
 _SOURCES = ("gateway/eu-1", "gateway/us-1", "gateway/us-2", "gateway/ap-1")
 
-PLAIN, DUPLICATE, CONFLICTING, BAD, UNPRICED = range(5)
-"""The classes of an event."""
-
 BAD_REASONS = (
     RejectReason.MISSING_ID,  # an empty id
     RejectReason.TIME_OUT_OF_RANGE,  # in 1969
@@ -89,14 +89,13 @@ BAD_REASONS = (
     RejectReason.NEGATIVE_QUANTITY,
     RejectReason.QUANTITY_TOO_LARGE,  # 2^63 - 1 output tokens
 )
-"""What is wrong with a bad event; each is drawn equally often."""
+"""What is wrong with a bad event, in the order of the kernel; each is drawn equally often."""
 
 _PPM = 1_000_000
 _EVENTS_MAX = 4_000_000_000  # index x remainder of the duration must fit 64 bits
+_ROWS = 1 << 16
 _SLOTS_MIN = 1 << 16
 _SLOTS_PER_CUSTOMER = 16  # so that the rarest customer's share is not rounded to a multiple of itself
-
-Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -186,41 +185,6 @@ class Expected:
     """Accepted events whose token meters have no price."""
 
 
-# ---- Draws: a hash of the seed, of what is drawn and of an index ----
-
-_GOLDEN = 0x9E3779B97F4A7C15
-_MASK64 = 2**64 - 1
-
-# What is drawn; the numbers are part of the stream's definition.
-_CLASS, _DETAIL, _ID_HIGH, _ID_LOW, _WHO, _USAGE, _TIME, _COMBINATION = range(8)
-
-
-def _mix(word: Words) -> Words:
-    """The finaliser of splitmix64, in place: a bijection of 64-bit words."""
-    word ^= word >> np.uint64(30)
-    word *= np.uint64(0xBF58476D1CE4E5B9)
-    word ^= word >> np.uint64(27)
-    word *= np.uint64(0x94D049BB133111EB)
-    word ^= word >> np.uint64(31)
-    return word
-
-
-def _draw(seed: int, what: int, index: Words) -> Words:
-    """64 random bits for each index, independent from one `what` to another."""
-    base = _mix(np.array([(seed * 8 + what) * _GOLDEN & _MASK64], dtype=np.uint64))
-    return _mix(_mix(index + base) + np.uint64(_GOLDEN))
-
-
-def _field(words: Words, shift: int, bits: int) -> Words:
-    """`bits` bits of each word, from bit `shift` up."""
-    return (words >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
-
-
-def _below(words: Words, shift: int, bits: int, bound: int) -> Words:
-    """A draw from 0 .. bound-1 by `bits` bits of each word; bound x 2^bits must fit 64 bits."""
-    return (_field(words, shift, bits) * np.uint64(bound)) >> np.uint64(bits)
-
-
 # ---- Tables made once for a spec ----
 
 
@@ -252,19 +216,11 @@ def _names(named: tuple[str, ...], count: int, stem: str) -> list[str]:
     return [*named[:count], *(f"{stem}-{n}" for n in range(len(named) + 1, count + 1))]
 
 
-class _Tables:
-    """The dictionaries and lookup tables of one spec."""
+class _Stream:
+    """The dictionaries of a spec, and the kernel that makes its events."""
 
     def __init__(self, spec: Synthetic) -> None:
-        slots = max(_SLOTS_MIN, 1 << (spec.customers * _SLOTS_PER_CUSTOMER - 1).bit_length())
-        self.customer_bits = slots.bit_length() - 1
-        self.customer = _shares(spec.customers, spec.zipf_permille, slots)
-        self.model = _shares(spec.models, 1000, 1 << 12)
-        self.tier = _shares(3, 2500, 1 << 6)
         models = _names(MODELS, spec.models, "sample-model")
-        self.reasons = np.array([name in REASONING_MODELS for name in [*models, UNPRICED_MODEL]])
-        self.input = _log_uniform(8, 9)
-        self.output = _log_uniform(4, 8)
         width = max(4, len(str(spec.customers)))
         customers = [f"customer-{n:0{width}}" for n in range(1, spec.customers + 1)]
         self.dictionaries = {
@@ -276,214 +232,111 @@ class _Tables:
             "region": pa.array(_names(_REGIONS, spec.regions, "region")),
             "service_tier": pa.array(_TIERS),
         }
+        slots = max(_SLOTS_MIN, 1 << (spec.customers * _SLOTS_PER_CUSTOMER - 1).bit_length())
+        self.maker = Maker(
+            _numbers(spec),
+            Tables(
+                customer_of=_shares(spec.customers, spec.zipf_permille, slots),
+                model_of=_shares(spec.models, 1000, 1 << 12),
+                tier_of=_shares(len(_TIERS), 2500, 1 << 6),
+                reasons=np.array([name in REASONING_MODELS for name in [*models, UNPRICED_MODEL]], dtype=np.uint8),
+                inputs=_log_uniform(8, 9),
+                outputs=_log_uniform(4, 8),
+            ),
+        )
+
+
+def _numbers(spec: Synthetic) -> Numbers:
+    events = max(spec.events, 1)  # of none, none is ever asked for
+    step_us, rest_us = divmod((spec.duration_s - spec.disorder_s) * 1_000_000, events)
+    duplicate, conflicting, bad, unpriced = accumulate(
+        (spec.duplicate_ppm, spec.conflicting_ppm, spec.bad_ppm, spec.unpriced_ppm)
+    )
+    return Numbers(
+        seed=spec.seed,
+        events=events,
+        step_us=step_us,
+        rest_us=rest_us,
+        disorder_us=spec.disorder_s * 1_000_000,
+        start_us=(spec.start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
+        retimed_ppm=spec.retimed_ppm,
+        distance_max=spec.duplicate_distance_max,
+        combinations=spec.combinations_per_customer,
+        projects=spec.projects,
+        features=spec.features,
+        regions=spec.regions,
+        sources=len(_SOURCES),
+        unknown_customer=spec.customers,
+        unpriced_model=spec.models,
+        edges_ppm=(duplicate, conflicting, bad, unpriced),
+    )
 
 
 @lru_cache(maxsize=4)
-def _tables(spec: Synthetic) -> _Tables:
-    return _Tables(spec)
+def _stream(spec: Synthetic) -> _Stream:
+    return _Stream(spec)
 
 
-_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_HEX = _DIGITS[np.arange(1 << 16)[:, None] >> np.array([4, 0, 12, 8]) & 15].view("<u4").ravel()
-"""[65536]: four hexadecimal digits for two bytes, the low byte's first, as on a little-endian machine."""
+# ---- Events ----
 
 
-# ---- Classes ----
-
-
-def _drawn_class(spec: Synthetic, index: Words) -> NDArray[np.uint8]:
-    draw = _below(_draw(spec.seed, _CLASS, index), 0, 32, _PPM)
-    edges = np.cumsum([spec.duplicate_ppm, spec.conflicting_ppm, spec.bad_ppm, spec.unpriced_ppm])
-    of_band = np.array([DUPLICATE, CONFLICTING, BAD, UNPRICED, PLAIN], dtype=np.uint8)
-    # Nearly every draw is beyond the last edge: only the others are looked up.
-    classes = np.full(index.size, PLAIN, dtype=np.uint8)
-    rare = np.flatnonzero(draw < np.uint64(edges[-1]))
-    classes[rare] = of_band[np.searchsorted(edges, draw[rare].astype(np.int64), side="right")]
-    return classes
-
-
-def _classes(spec: Synthetic, index: Words) -> tuple[NDArray[np.uint8], Words, NDArray[np.bool_]]:
-    """For each event: its class, the event whose payload it has, and whether that is unpriced."""
-    classes = _drawn_class(spec, index)
-    payload_of = index.copy()
-    unpriced = classes == UNPRICED
-    rows = np.flatnonzero((classes == DUPLICATE) | (classes == CONFLICTING))
-    if rows.size:
-        detail = _draw(spec.seed, _DETAIL, index[rows])
-        reach = np.minimum(index[rows], np.uint64(spec.duplicate_distance_max))
-        distance = (_field(detail, 0, 32) * reach >> np.uint64(32)) + np.uint64(1)
-        # Event 0 has no event before it: it is drawn as itself, which is no original.
-        original = index[rows] - np.minimum(distance, reach)
-        drawn = _drawn_class(spec, original)
-        good = (drawn == PLAIN) | (drawn == UNPRICED)
-        classes[rows[~good]] = PLAIN
-        payload_of[rows[good]] = original[good]
-        unpriced[rows[good]] = drawn[good] == UNPRICED
-    return classes, payload_of, unpriced
+def _kinds(spec: Synthetic, first: int, rows: int) -> NDArray[np.uint8]:
+    """[rows]: what each event from `first` on is, in the kernel's numbers; fewer at the end of the spec."""
+    rows = max(min(rows, spec.events - first), 0)
+    return np.frombuffer(_stream(spec).maker.kinds(first, rows), dtype=np.uint8)
 
 
 def accepted(spec: Synthetic, first: int, rows: int) -> NDArray[np.bool_]:
     """[rows]: which events from `first` on are to be counted, in the order of their numbers; fewer at its end."""
-    classes, _, _ = _classes(spec, np.arange(first, min(first + rows, spec.events), dtype=np.uint64))
-    return np.isin(classes, (PLAIN, UNPRICED))
+    kinds = _kinds(spec, first, rows)
+    return np.asarray((kinds == PLAIN) | (kinds == UNPRICED))
 
 
 def expected(spec: Synthetic) -> Expected:
-    """Counts what the seed implies, from the classes alone; takes about 20 ns an event."""
-    counts = np.zeros(5, dtype=np.int64)
-    reasons = np.zeros(len(BAD_REASONS), dtype=np.int64)
-    for first in range(0, spec.events, 1 << 16):
-        index = np.arange(first, min(first + (1 << 16), spec.events), dtype=np.uint64)
-        classes, _, _ = _classes(spec, index)
-        counts += np.bincount(classes, minlength=5)
-        reasons += np.bincount(_bad_kind(spec, index[classes == BAD]), minlength=len(BAD_REASONS))
-    by_class = [int(count) for count in counts]
+    """Counts what the seed implies, from what each event is drawn as alone; takes about 5 ns an event."""
+    counts = np.zeros(BAD + len(BAD_REASONS), dtype=np.int64)
+    for first in range(0, spec.events, _ROWS):
+        counts += np.bincount(_kinds(spec, first, _ROWS), minlength=counts.size)
+    bad = counts[BAD:]
     return Expected(
         read=spec.events,
-        accepted=by_class[PLAIN] + by_class[UNPRICED],
-        duplicate=by_class[DUPLICATE],
-        conflicting=by_class[CONFLICTING],
-        rejected=by_class[BAD],
-        rejected_by_reason={r.name: int(n) for r, n in zip(BAD_REASONS, reasons, strict=True) if n},
-        unpriced=by_class[UNPRICED],
+        accepted=int(counts[PLAIN] + counts[UNPRICED]),
+        duplicate=int(counts[DUPLICATE]),
+        conflicting=int(counts[CONFLICTING]),
+        rejected=int(bad.sum()),
+        rejected_by_reason={reason.name: int(n) for reason, n in zip(BAD_REASONS, bad, strict=True) if n},
+        unpriced=int(counts[UNPRICED]),
     )
 
 
 def expected_quantities(spec: Synthetic) -> dict[str, int]:
     """The sum of each meter over the accepted events."""
     totals = dict.fromkeys(METERS, 0)
-    for first in range(0, spec.events, 1 << 16):
-        index = np.arange(first, min(first + (1 << 16), spec.events), dtype=np.uint64)
-        classes, payload_of, unpriced = _classes(spec, index)
-        counted = (classes == PLAIN) | (classes == UNPRICED)
-        dimensions = _dimensions(spec, payload_of, unpriced)
-        for meter, (quantity, absent) in _usage(spec, payload_of, dimensions["model"]).items():
-            totals[meter] += int(quantity[counted & ~absent].sum())
+    for first in range(0, spec.events, _ROWS):
+        counted = batch(spec, first, _ROWS).filter(pa.array(accepted(spec, first, _ROWS)))
+        for meter in METERS:
+            totals[meter] += int(counted.column(meter).drop_null().to_numpy().sum())
     return totals
 
 
-# ---- Columns ----
-
-
-def _bad_kind(spec: Synthetic, index: Words) -> NDArray[np.int64]:
-    """[index]: the place in BAD_REASONS of what is wrong with each."""
-    return _below(_draw(spec.seed, _DETAIL, index), 0, 32, len(BAD_REASONS)).astype(np.int64)
-
-
-def _ids(spec: Synthetic, payload_of: Words, empty: NDArray[np.bool_]) -> pa.Array:
-    """UUIDs of version 8 (made by a rule of ours); empty text where `empty`."""
-    halves = np.empty((payload_of.size, 2), dtype=">u8")
-    high = _draw(spec.seed, _ID_HIGH, payload_of)
-    low = _draw(spec.seed, _ID_LOW, payload_of)
-    halves[:, 0] = high & np.uint64(_MASK64 ^ 0xF000) | np.uint64(0x8000)
-    halves[:, 1] = low >> np.uint64(2) | np.uint64(1 << 63)
-    digits = _HEX[halves.view("<u2")].view(np.uint8)
-    text = np.empty((payload_of.size, 36), dtype=np.uint8)
-    for to, start, length in ((0, 0, 8), (9, 8, 4), (14, 12, 4), (19, 16, 4), (24, 20, 12)):
-        text[:, to : to + length] = digits[:, start : start + length]
-    text[:, (8, 13, 18, 23)] = ord("-")
-    offsets = np.zeros(payload_of.size + 1, dtype=np.int32)
-    if empty.any():
-        text = text[~empty]
-        np.cumsum(np.where(empty, 0, 36), out=offsets[1:])
-    else:
-        offsets = np.arange(0, 36 * (payload_of.size + 1), 36, dtype=np.int32)
-    return pa.StringArray.from_buffers(payload_of.size, pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def _times(spec: Synthetic, index: Words) -> NDArray[np.int64]:
-    """Microseconds since 1970: evenly over the duration, each late by its own part of `disorder_s`."""
-    whole, rest = divmod((spec.duration_s - spec.disorder_s) * 1_000_000, max(spec.events, 1))
-    time = index * np.uint64(whole) + index * np.uint64(rest) // np.uint64(max(spec.events, 1))
-    if spec.disorder_s:
-        # 20 of 32 bits suffice for the second, and keep the product within 64 bits.
-        time += _below(_draw(spec.seed, _TIME, index), 0, 20, spec.disorder_s * 1_000_000)
-    start_us = (spec.start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return time.astype(np.int64) + start_us
-
-
-def _dimensions(spec: Synthetic, payload_of: Words, unpriced: NDArray[np.bool_]) -> dict[str, NDArray[np.int32]]:
-    """Dictionary indices of the source and of each dimension."""
-    tables = _tables(spec)
-    who = _draw(spec.seed, _WHO, payload_of)
-    customer = tables.customer[_field(who, 0, tables.customer_bits)]
-    number = _below(who, 24, 20, spec.combinations_per_customer)
-    combination = _draw(
-        spec.seed,
-        _COMBINATION,
-        customer.astype(np.uint64) * np.uint64(spec.combinations_per_customer) + number,
-    )
-    model = tables.model[_field(combination, 0, 12)]
-    model[unpriced] = spec.models
-    return {
-        "source": _below(who, 44, 10, len(_SOURCES)).astype(np.int32),
-        "customer": customer,
-        "project": _below(combination, 12, 14, spec.projects).astype(np.int32),
-        "feature": _below(combination, 26, 14, spec.features).astype(np.int32),
-        "model": model,
-        "region": _below(combination, 40, 14, spec.regions).astype(np.int32),
-        "service_tier": tables.tier[_field(combination, 54, 6)],
-    }
-
-
-def _usage(
-    spec: Synthetic, payload_of: Words, model: NDArray[np.int32]
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """For each meter: quantities and where it is absent. On average a little over 1,000 tokens an event."""
-    tables = _tables(spec)
-    word = _draw(spec.seed, _USAGE, payload_of)
-    return {
-        "input_tokens": (tables.input[_field(word, 0, 12)], np.zeros(word.size, dtype=np.bool_)),
-        "cached_input_tokens": (
-            (_field(word, 12, 4).astype(np.int64) + 1) << 6,  # prefix blocks of 64 tokens
-            _field(word, 16, 2) != 0,
-        ),
-        "output_tokens": (tables.output[_field(word, 18, 12)], np.zeros(word.size, dtype=np.bool_)),
-        "reasoning_tokens": (tables.output[_field(word, 30, 12)] * 2, ~tables.reasons[model]),
-        "images": (_field(word, 42, 2).astype(np.int64) + 1, _field(word, 44, 6) != 0),
-    }
-
-
 def batch(spec: Synthetic, first: int, rows: int) -> pa.RecordBatch:
-    """Events first .. first+rows-1 (fewer at the end of the spec) as one batch of SCHEMA."""
-    tables = _tables(spec)
-    index = np.arange(first, min(first + rows, spec.events), dtype=np.uint64)
-    classes, payload_of, unpriced = _classes(spec, index)
-    dimensions = _dimensions(spec, payload_of, unpriced)
-    usage = _usage(spec, payload_of, dimensions["model"])
-    duplicates = np.flatnonzero(classes == DUPLICATE)
-    timed_as = payload_of.copy()
-    retimed = _below(_draw(spec.seed, _DETAIL, index[duplicates]), 32, 32, _PPM) < np.uint64(spec.retimed_ppm)
-    timed_as[duplicates[retimed]] = index[duplicates[retimed]]
-    times = _times(spec, timed_as)
-
-    # A conflicting event says one token more than its original.
-    usage["output_tokens"][0][classes == CONFLICTING] += 1
-
-    bad = np.flatnonzero(classes == BAD)
-    kind = np.full(index.size, -1, dtype=np.int64)
-    kind[bad] = _bad_kind(spec, index[bad])
-    is_bad = {reason: kind == n for n, reason in enumerate(BAD_REASONS)}
-    times[is_bad[RejectReason.TIME_OUT_OF_RANGE]] = -86_400_000_000 + 1  # 1969-12-31T00:00:00.000001Z
-    dimensions["customer"][is_bad[RejectReason.MISSING_CUSTOMER]] = spec.customers
-    usage["input_tokens"][0][is_bad[RejectReason.NEGATIVE_QUANTITY]] *= -1
-    usage["output_tokens"][0][is_bad[RejectReason.QUANTITY_TOO_LARGE]] = 2**63 - 1
-    for _, absent in usage.values():
-        absent |= is_bad[RejectReason.MISSING_METER]
-
+    """Events first .. first+rows-1 (fewer at the end of the spec) as one batch of SCHEMA. Raises ValueError for more
+    rows than a batch can have."""
+    stream = _stream(spec)
+    made = stream.maker.make(first, max(min(rows, spec.events - first), 0))
     columns = {
-        "id": _ids(spec, payload_of, is_bad[RejectReason.MISSING_ID]),
-        "time": pa.array(times).cast(SCHEMA.field("time").type),
+        "id": made.ids,
+        "time": made.time_us.cast(SCHEMA.field("time").type),
         **{
-            name: pa.DictionaryArray.from_arrays(indices, tables.dictionaries[name], safe=False)
-            for name, indices in dimensions.items()
+            name: pa.DictionaryArray.from_arrays(codes, dictionary, safe=False)
+            for (name, dictionary), codes in zip(stream.dictionaries.items(), made.codes, strict=True)
         },
-        **{meter: pa.array(quantity, mask=absent) for meter, (quantity, absent) in usage.items()},
+        **dict(zip(METERS, made.quantities, strict=True)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def batches(spec: Synthetic, first: int = 0, rows: int = 1 << 16) -> Iterator[pa.RecordBatch]:
+def batches(spec: Synthetic, first: int = 0, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
     """The events of `spec` from number `first` on, `rows` to a batch of SCHEMA."""
     for start in range(first, spec.events, rows):
         yield batch(spec, start, rows)
