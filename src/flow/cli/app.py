@@ -80,7 +80,7 @@ def main() -> None:
     # No kernel of ours, and nothing that numpy does for us, uses BLAS, whose threads would spin beside the start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Memory of one batch is kept for the next: given back at once, it would be zeroed again for each.
-    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1000")  # ms
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "10000")  # ms
     sys.meta_path.insert(0, _NoPandas)
     gc.disable()  # half a million objects are made by imports, and none is ever given back
     try:
