@@ -58,7 +58,7 @@ def test_the_truth_of_the_benchmark_is_the_oracles_and_one_event_more_or_less_is
 
 @pytest.mark.slow
 def test_a_small_accuracy_benchmark(tmp_path: Path) -> None:
-    scale = ["--events", "5000", "--kills", "2", "--outages", "1", "--epoch-ms", "50", "--sides", "tallyflow"]
+    scale = ["--events", "5000", "--kills", "2", "--outages", "1", "--epoch-ms", "150", "--sides", "tallyflow"]
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "accuracy.py"), *scale, "--data", str(tmp_path), "--results", str(tmp_path)],
         capture_output=True,

@@ -176,7 +176,7 @@ def test_row_5_an_outage_fills_the_outbox_then_pauses_the_source_then_all_is_pub
     pipeline.prices = prices_yaml()
     pipeline.settings |= {
         "source": {"kind": "synthetic", **SPEC},
-        "limits": {"batch_rows": 500, "outbox_bytes_max": OUTBOX_BYTES_MAX},
+        "limits": {"batch_rows": 2000, "outbox_bytes_max": OUTBOX_BYTES_MAX},
     }
     process = pipeline.start("run")
     with watched(process):

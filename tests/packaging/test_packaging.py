@@ -1,4 +1,5 @@
-"""What a user installs: a wheel and `pip install .`, each in an environment of its own, away from the sources.
+"""What a user installs: the wheel of a checkout, which is what `pip install .` makes too, in an environment of its own,
+away from the sources.
 
 The dependencies are not installed again: the new environments look into the one that runs the tests. Kernels are built
 with CORE_DEBUG=1, which takes a quarter of the time; the optimised build is the one that all other tests run on.
@@ -105,15 +106,6 @@ def test_a_wheel_has_all_it_needs_and_works(tmp_path: Path) -> None:
         *pip("install", "--no-deps", "--no-index", "--ignore-installed", wheel, cwd=tmp_path, python=python),
         cwd=tmp_path,
     )
-    check_it_works(python, tmp_path / "away")
-
-
-@pytest.mark.slow
-def test_pip_install_of_a_checkout_works(tmp_path: Path) -> None:
-    tree = copy_of_the_tree(tmp_path / "tree")
-    python = new_environment(tmp_path / "env")
-    install = ("install", "--no-deps", "--no-build-isolation", "--ignore-installed", ".")
-    checked(*pip(*install, cwd=tree, python=python), cwd=tree)
     check_it_works(python, tmp_path / "away")
 
 
