@@ -384,9 +384,7 @@ def _take_usage(draft: Draft, meters: dict[str, pa.Array], rows: int, limits: Li
         for name, array in meters.items():
             _fault_quantities(draft, name, array, limits)
     if len(meters) > limits.meters_per_event_max or any(array.null_count for array in meters.values()):
-        counts = np.zeros(rows, np.int64)
-        for array in meters.values():
-            counts += ~_nulls(array)
+        counts = _meter_counts(draft.usage, meters, rows)
         _fault(draft, RejectReason.MISSING_METER, counts == 0, lambda row: "every meter is null")
         limit = limits.meters_per_event_max
         _fault(
@@ -395,6 +393,17 @@ def _take_usage(draft: Draft, meters: dict[str, pa.Array], rows: int, limits: Li
             counts > limit,
             lambda row: f"{counts[row]} meters; the limit is {limit}",
         )
+
+
+def _meter_counts(usage: pa.Array | None, meters: dict[str, pa.Array], rows: int) -> npt.NDArray[np.int32]:
+    """[rows]: how many meters each row has; its usage says so, where that could be made."""
+    if usage is not None:
+        offsets = np.frombuffer(usage.buffers()[1], np.int32, rows + 1)
+        return offsets[1:] - offsets[:-1]
+    counts = np.zeros(rows, np.int32)
+    for array in meters.values():
+        counts += ~_nulls(array)
+    return counts
 
 
 def _fault_quantities(draft: Draft, name: str, array: pa.Array, limits: Limits) -> None:
