@@ -29,9 +29,9 @@ SHORT: dict[str, str] = {
     "accuracy": "--events 300000 --kills 3 --outages 1",
     "anomalies": "--seeds 1",
     "anomalies --cost": "--events 2000000",
-    "columnar": "--repeat 1",  # with fewer events its ratios are those of starting processes
+    "columnar": "--repeat 1",  # with fewer events its ratios are those of starting processes, as those of json_path are
     "dedup": "--ids 1000000 10000000",
-    "json_path": "--events 1000000 --repeat 2",
+    "json_path": "--repeat 1",
     "latency": "--seconds 20",
     "rating": "--events 1000000",
     "reconcile": "--events 1000000 --copies 2",

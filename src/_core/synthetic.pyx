@@ -5,7 +5,7 @@ of its 64 bits choose codes, quantities and times. A number below a bound is `bi
 
 Memory: reads lookup tables of the caller, a quarter of a megabyte for a thousand customers, most of it the customers of
 65,536 slots; writes one row after the other into the columns of a batch, bitmaps of absent meters included.
-Cost: about 60 ns an event, of which a third are seven draws (benchmarks/kernels.py).
+Cost: 65 to 110 ns an event, more where the memory it writes to was never used before (benchmarks/kernels.py).
 Proved by: tests/parity/test_synthetic.py against tests/oracle/synthetic.py.
 """
 
