@@ -1,5 +1,4 @@
-"""What a user installs: the wheel of a checkout, which is what `pip install .` makes too, in an environment of its own,
-away from the sources.
+"""What a user installs: a checkout and its wheel, each into an environment of its own, away from the sources.
 
 The dependencies are not installed again: the new environments look into the one that runs the tests. Kernels are built
 with CORE_DEBUG=1, which takes a quarter of the time; the optimised build is the one that all other tests run on.
@@ -88,11 +87,27 @@ def check_it_works(python: Path, away: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_has_all_it_needs_and_works(tmp_path: Path) -> None:
+def test_pip_installs_a_checkout_and_its_wheel_has_all_it_needs_and_works(tmp_path: Path) -> None:
+    """One test, since the wheel is built of what was compiled for the install."""
     tree = copy_of_the_tree(tmp_path / "tree")
+    python = new_environment(tmp_path / "env")
+    install = ("install", "--no-deps", "--no-build-isolation", "--ignore-installed", ".")
+    checked(*pip(*install, cwd=tree, python=python), cwd=tree)
+    check_it_works(python, tmp_path / "away")
+
     checked(*pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ".", cwd=tree), cwd=tree)
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    check_its_names(zipfile.ZipFile(wheel).namelist())
+    python = new_environment(tmp_path / "env_of_wheel")
+    checked(
+        *pip("install", "--no-deps", "--no-index", "--ignore-installed", wheel, cwd=tmp_path, python=python),
+        cwd=tmp_path,
+    )
+    check_it_works(python, tmp_path / "away_with_wheel")
+
+
+def check_its_names(names: list[str]) -> None:
+    """All that runs is in a wheel, and none of the sources of kernels."""
     for path in (ROOT / "src").rglob("*"):
         if path.suffix in (".py", ".pyi", ".pxd", ".sql", ".yaml", ".typed") and "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT / "src")) in names
@@ -101,12 +116,6 @@ def test_a_wheel_has_all_it_needs_and_works(tmp_path: Path) -> None:
         assert f"_core/{kernel.stem}{suffix}" in names
     assert not [name for name in names if name.endswith((".c", ".pyx"))]
     assert [name for name in names if name.endswith("licenses/LICENSE")]
-    python = new_environment(tmp_path / "env")
-    checked(
-        *pip("install", "--no-deps", "--no-index", "--ignore-installed", wheel, cwd=tmp_path, python=python),
-        cwd=tmp_path,
-    )
-    check_it_works(python, tmp_path / "away")
 
 
 @pytest.mark.slow
