@@ -16,6 +16,20 @@ Columns = dict[str, Any]
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
+DENSE = Synthetic(
+    seed=7,
+    events=3000,
+    customers=40,
+    duplicate_ppm=150_000,
+    retimed_ppm=500_000,
+    conflicting_ppm=60_000,
+    bad_ppm=80_000,
+    unpriced_ppm=70_000,
+    duplicate_distance_max=200,
+    disorder_s=300,
+)
+"""Everything rare is frequent, so that a few hundred events show every class."""
+
 REASONING = [MODELS.index(name) for name in REASONING_MODELS]
 CLASS, DETAIL, ID_HIGH, ID_LOW, WHO, USAGE, TIME, COMBINATION = range(8)
 

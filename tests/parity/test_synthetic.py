@@ -9,24 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracle.batches import PROPERTY
-from tests.oracle.synthetic import event
+from tests.oracle.synthetic import DENSE, event
 
 from flow.generate import MODELS, SCHEMA, Synthetic, accepted, batch, expected
 from flow.kernels.synthetic import Maker, Numbers, Tables
 from flow.schema import DIMENSIONS
 
-DENSE = Synthetic(
-    seed=7,
-    events=2000,
-    customers=40,
-    duplicate_ppm=150_000,
-    retimed_ppm=500_000,
-    conflicting_ppm=60_000,
-    bad_ppm=80_000,
-    unpriced_ppm=70_000,
-    duplicate_distance_max=200,
-    disorder_s=300,
-)
 PPM = st.sampled_from([0, 1, 200_000, 250_000])
 SPECS = st.builds(
     Synthetic,
@@ -83,9 +71,8 @@ def test_the_edges_of_bitmaps(rows: int) -> None:
     assert batch(DENSE, DENSE.events, rows).num_rows == batch(DENSE, DENSE.events + 1, rows).num_rows == 0
 
 
-def numbers(**given: int) -> Numbers:
-    of_all = dict.fromkeys(Numbers._fields, 1) | given
-    return Numbers(**(of_all | {"edges_ppm": (0, 0, 0, 0)}))  # type: ignore[arg-type]  # the others are numbers
+def numbers(events: int = 1) -> Numbers:
+    return Numbers(*[1] * (len(Numbers._fields) - 1), edges_ppm=(0, 0, 0, 0))._replace(events=events)
 
 
 def tables(**given: int) -> Tables:

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.oracle.synthetic import DENSE
 
 from flow.errors import ConfigError
 from flow.generate import (
@@ -29,20 +30,6 @@ from flow.generate import (
 )
 from flow.prices.book import parse_price_book
 from flow.traces import columnar_schema
-
-# Everything rare is made frequent, so that a few hundred events show every class.
-DENSE = Synthetic(
-    seed=7,
-    events=3000,
-    customers=40,
-    duplicate_ppm=150_000,
-    retimed_ppm=500_000,
-    conflicting_ppm=60_000,
-    bad_ppm=80_000,
-    unpriced_ppm=70_000,
-    duplicate_distance_max=200,
-    disorder_s=300,
-)
 
 
 def rows_of(spec: Synthetic, **cut: int) -> list[dict[str, object]]:
