@@ -1,7 +1,8 @@
 """Synthetic events of `flow/generate.py`: event i from (seed, i) alone, straight into Arrow buffers.
 
 Every random draw is the splitmix64 finaliser, twice, over an index and a base of the seed and of what is drawn; fields
-of its 64 bits choose codes, quantities and times. A number below a bound is `bits * bound >> width`: no division.
+of its 64 bits choose codes, quantities and times. A number below a bound is `bits * bound >> width`; only a time takes
+a division.
 
 Memory: reads lookup tables of the caller, a quarter of a megabyte for a thousand customers, most of it the customers of
 65,536 slots; writes one row after the other into the columns of a batch, bitmaps of absent meters included.
