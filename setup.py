@@ -1,8 +1,9 @@
 """The list of native extensions and their flags; everything else about the package is in pyproject.toml.
 
-Switches (environment): CORE_DEBUG=1 builds without optimisation and with Cython's bounds and overflow checks;
-CORE_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (run with the ASan runtime preloaded), and
-CORE_SANITIZE=undefined with the latter alone, which needs nothing preloaded and lets chdb be loaded besides.
+Switches (environment): CORE_DEBUG=1 builds without optimisation, with Cython's bounds and overflow checks, and with a
+`char` without sign, as on aarch64; CORE_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer (run
+with the ASan runtime preloaded), and CORE_SANITIZE=undefined with the latter alone, which needs nothing preloaded and
+lets chdb be loaded besides.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ if SANITIZE not in ("", "0", "1", "undefined"):
 SANITIZERS = {"1": "address,undefined", "undefined": "undefined"}.get(SANITIZE)
 
 # -march stays at the portable baseline: one wheel runs on every x86-64-v2 and aarch64 machine.
-compile_args = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
+compile_args = ["-O0", "-g", "-UNDEBUG", "-funsigned-char"] if DEBUG else ["-O3", "-g0"]
 compile_args += ["-std=gnu11", "-fno-strict-aliasing", "-Wno-unused-function", "-Wno-unreachable-code"]
 if os.uname().machine == "x86_64":
     compile_args.append("-march=x86-64-v2")

@@ -12,7 +12,7 @@ Proved by: tests/parity/test_usage.py, against sums in plain Python.
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from .status cimport CORE_SOURCE_HASH
@@ -247,7 +247,7 @@ cdef class UsageSums:
         cdef const int64_t[::1] customer_numbers = numbers[0], model_numbers = numbers[1]
         cdef const uint8_t[::1] pers = numbers[2], first = numbers[3]
         cdef const uint64_t[::1] hashes = limits[0], by_hour = limits[1]
-        cdef const char[::1] column
+        cdef const int8_t[::1] column
         cdef Usage usage
         cdef int64_t rows = window_s.shape[0], begin, block, got
         cdef int slot
@@ -264,9 +264,9 @@ cdef class UsageSums:
                 if column.shape[0] < 16 * rows:
                     raise ValueError(f"{column.shape[0]} bytes in a column of {rows} wide rows")
                 if wide:
-                    usage.amounts[slot] = &column[0]
+                    usage.amounts[slot] = <const char *>&column[0]
                 else:
-                    usage.quantities[slot] = &column[0]
+                    usage.quantities[slot] = <const char *>&column[0]
         usage.customer_numbers, usage.model_numbers = &customer_numbers[0], &model_numbers[0]
         usage.pers, usage.first = &pers[0], &first[0]
         usage.limits_from, usage.limits_count = limits[2], by_hour.shape[0]
