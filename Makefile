@@ -14,7 +14,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 VENV := .venv
 PY := $(VENV)/bin/python
 TALLYFLOW := $(VENV)/bin/tallyflow
-PYTEST_WORKERS ?= 2
+# One more than CI has cores: tests wait for processes and files.
+PYTEST_WORKERS ?= 3
 
 .PHONY: help build run test test-fast sim soak fuzz sanitize debug lint bench report instructions baseline trillion clean
 

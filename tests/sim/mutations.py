@@ -54,6 +54,8 @@ class Mutation:
     broken: Break
     given: dict[str, Any]
     """Options under which it is looked for; the others are those of the seed."""
+    found_by: int
+    """A seed that found it, which is tried before others."""
 
     def __str__(self) -> str:
         return self.name
@@ -62,10 +64,10 @@ class Mutation:
 MUTATIONS: list[Mutation] = []
 
 
-def _mutation(why: str, **given: Any) -> Callable[[Callable[[World], Iterator[None]]], Break]:
+def _mutation(why: str, *, found_by: int = 0, **given: Any) -> Callable[[Callable[[World], Iterator[None]]], Break]:
     def register(make: Callable[[World], Iterator[None]]) -> Break:
         broken = contextmanager(make)
-        MUTATIONS.append(Mutation(make.__name__, why, broken, given))
+        MUTATIONS.append(Mutation(make.__name__, why, broken, given, found_by))
         return broken
 
     return register
@@ -84,7 +86,9 @@ def _unnoticed() -> Iterator[None]:
 # ---- Blocks and tokens --------------------------------------------------------------------------------------------
 
 
-@_mutation("until its epoch is committed a block may come out otherwise after a crash, under the same token")
+@_mutation(
+    "until its epoch is committed a block may come out otherwise after a crash, under the same token", found_by=2
+)
 def publish_at_cut(world: World) -> Iterator[None]:
     snapshot = Writer.snapshot
 
@@ -107,7 +111,7 @@ def token_without_block_number(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("an insert that is repeated by the next process must carry the same token")
+@_mutation("an insert that is repeated by the next process must carry the same token", found_by=2)
 def token_of_the_process(world: World) -> Iterator[None]:
     with patch.object(Block, "token", property(lambda block: f"{block.writer}-{block.number}-{world.crashes}")):
         yield
@@ -125,7 +129,7 @@ def block_number_used_again(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("blocks of uncommitted epochs are cut again after a restart; what they held comes twice")
+@_mutation("blocks of uncommitted epochs are cut again after a restart; what they held comes twice", found_by=3)
 def uncommitted_blocks_kept(world: World) -> Iterator[None]:
     resume = Outbox.resume
     with patch.object(Outbox, "resume", lambda self, last, in_store: resume(self, 10**9, in_store)):
@@ -139,7 +143,7 @@ def frozen_blocks_dropped(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a block may leave the outbox only once the store has answered")
+@_mutation("a block may leave the outbox only once the store has answered", found_by=2)
 def done_before_insert(world: World) -> Iterator[None]:
     check = Outbox.check
 
@@ -171,7 +175,7 @@ def journal_not_appended(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("fingerprints of an uncommitted epoch would make its events duplicates when they come again")
+@_mutation("fingerprints of an uncommitted epoch would make its events duplicates when they come again", found_by=3)
 def segments_not_cut_back(world: World) -> Iterator[None]:
     def adopt(path: Path, length: int) -> None:
         """Takes the file as it lies there."""
@@ -218,6 +222,7 @@ def manifest_of_the_epoch_before(world: World) -> Iterator[None]:
     late=0.0,
     bad=0.0,
     commands=0,
+    found_by=14,
 )
 def retired_segments_deleted_at_once(world: World) -> Iterator[None]:
     snapshot = Deduplicator.snapshot
@@ -244,13 +249,19 @@ def filters_not_synced(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a filter of a lost epoch says of events that they were billed", **_RETIRING, crash_step=0.03, lives_max=7)
+@_mutation(
+    "a filter of a lost epoch says of events that they were billed",
+    **_RETIRING,
+    crash_step=0.03,
+    lives_max=7,
+    found_by=10,
+)
 def filters_of_a_lost_epoch_kept(world: World) -> Iterator[None]:
     with patch.object(RetiredFilters, "resume", lambda self, segments: None):
         yield
 
 
-@_mutation("duplicates are promised to be caught for the whole horizon")
+@_mutation("duplicates are promised to be caught for the whole horizon", found_by=1)
 def horizon_one_slice_short(world: World) -> Iterator[None]:
     judge = FingerprintSet.judge
 
@@ -280,7 +291,9 @@ def conflicting_counted_as_new(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("what is late may depend on the events alone, or a replay judges otherwise than the run before it")
+@_mutation(
+    "what is late may depend on the events alone, or a replay judges otherwise than the run before it", found_by=1
+)
 def watermark_from_wall_clock(world: World) -> Iterator[None]:
     judge = FingerprintSet.judge
 
@@ -299,6 +312,7 @@ def watermark_from_wall_clock(world: World) -> Iterator[None]:
     "what an uncommitted epoch appended to the ledger is appended again after a restart",
     ledger_file_bytes=6_000,
     crash_step=0.02,
+    found_by=3,
 )
 def ledger_not_cut_back(world: World) -> Iterator[None]:
     append = flow.state.ledger.append
@@ -314,7 +328,10 @@ def ledger_not_cut_back(world: World) -> Iterator[None]:
 
 
 @_mutation(
-    "a sealed file is never cut back, so it may only hold committed epochs", ledger_file_bytes=1, crash_step=0.02
+    "a sealed file is never cut back, so it may only hold committed epochs",
+    ledger_file_bytes=1,
+    crash_step=0.02,
+    found_by=3,
 )
 def ledger_sealed_before_durable(world: World) -> Iterator[None]:
     snapshot = LedgerWriter.snapshot
@@ -328,7 +345,7 @@ def ledger_sealed_before_durable(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("snapshots of an epoch that was not committed come back unless the next life replaces them all")
+@_mutation("snapshots of an epoch that was not committed come back unless the next life replaces them all", found_by=10)
 def no_heartbeat_at_the_beginning(world: World) -> Iterator[None]:
     with patch.object(PausingPartition, "next_batch", lambda self: self.read()):
         yield
@@ -355,7 +372,7 @@ def block_rows_not_synced(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a file is only as durable as its name")
+@_mutation("a file is only as durable as its name", found_by=3)
 def outbox_folder_not_synced(world: World) -> Iterator[None]:
     with _unsynced(world, lambda path: path.name == "outbox"):
         yield
@@ -367,13 +384,13 @@ def segments_not_synced(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a new folder is only as durable as its name in the one above")
+@_mutation("a new folder is only as durable as its name in the one above", found_by=3)
 def new_folders_not_synced(world: World) -> Iterator[None]:
     with _unsynced(world, lambda path: path.name == "shards"):
         yield
 
 
-@_mutation("the open ledger file may only go once the sealed one is durable, name and all")
+@_mutation("the open ledger file may only go once the sealed one is durable, name and all", found_by=2)
 def sealed_ledger_not_synced(world: World) -> Iterator[None]:
     with _unsynced(world, lambda path: path.parent.name.startswith("2")):
         yield
@@ -405,6 +422,7 @@ def inbox_key_not_looked_at(world: World) -> Iterator[None]:
     survival=0.0,
     lives_max=7,
     horizon_us=None,
+    found_by=5,
 )
 def names_of_others_not_synced(world: World) -> Iterator[None]:
     with patch.object(Inbox, "settle", lambda self: None):
@@ -455,6 +473,7 @@ def late_events_not_admitted(world: World) -> Iterator[None]:
     late=0.4,
     ledger_file_bytes=4_000,
     horizon_us=10**9,
+    found_by=6,
 )
 def decisions_lost_in_a_crash(world: World) -> Iterator[None]:
     find = Inbox.find
@@ -468,6 +487,7 @@ def decisions_lost_in_a_crash(world: World) -> Iterator[None]:
     crash_command=0.0,
     crash_point=(("redrive.put", 0.5),),
     bad=0.2,
+    found_by=9,
 )
 def way_back_not_told(world: World) -> Iterator[None]:
     find = Inbox.find
@@ -481,6 +501,7 @@ def way_back_not_told(world: World) -> Iterator[None]:
     crash_command=0.0,
     crash_point=(("redrive.told", 0.5), ("late.told", 0.5)),
     bad=0.2,
+    found_by=4,
 )
 def told_with_another_token(world: World) -> Iterator[None]:
     insert = flow.quarantine.redriving.insert_arrow_file
@@ -501,7 +522,7 @@ def correction_counted_as_event(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a request is taken back once, and not for each correction")
+@_mutation("a request is taken back once, and not for each correction", found_by=1)
 def correction_pays_for_a_request(world: World) -> Iterator[None]:
     with patch.object(flow.steps.rate, "without_requests", lambda amounts: amounts):
         yield
@@ -513,7 +534,13 @@ def correction_known_by_its_usage(world: World) -> Iterator[None]:
         yield
 
 
-@_mutation("a second correction of an event comes on top of the first", commands=6, ledger_file_bytes=4_000, events=12)
+@_mutation(
+    "a second correction of an event comes on top of the first",
+    commands=6,
+    ledger_file_bytes=4_000,
+    events=12,
+    found_by=4,
+)
 def corrections_before_forgotten(world: World) -> Iterator[None]:
     with patch.object(flow.amending.correcting, "_corrections_of", lambda *_: iter(())):
         yield
@@ -530,6 +557,7 @@ def corrections_before_forgotten(world: World) -> Iterator[None]:
     partitions=4,
     ledger_file_bytes=4_000,
     events=12,
+    found_by=5,
 )
 def uncommitted_events_corrected(world: World) -> Iterator[None]:
     def all_of_it(folder: Path) -> dict[str, int]:
