@@ -46,6 +46,8 @@ class UsageWatch:
         edges = self._hours(chosen[1], every, before_us, after_us)
         for n, (hour, first) in enumerate(edges):
             self.detector.intake.enter(hour)
+            if not judged.routed.count:  # a heartbeat, or a batch without any rows of this shard
+                continue
             of_hour = chosen
             if len(edges) > 1:
                 end = edges[n + 1][1] if n + 1 < len(edges) else rated.events.num_rows
