@@ -19,9 +19,9 @@ from libc.string cimport memcpy
 
 from .adding cimport BLOCK, FLAG_UNPRICED, Batch, Minutes, Shape, add_rows
 from .groups cimport (
-    CODES, ERROR_MEMORY, HEADER, LINE, MOVED, WIDE, Group, Groups, Record, add_at, group_add, group_hash, groups_begin,
-    groups_clear, groups_close, groups_find, groups_open, groups_reserve, number_at, numbers_do_not_fit, numbers_of,
-    prefetch_record, record_at, record_bytes, shape_of,
+    CODES, ERROR_MEMORY, HEADER, LINE, MOVED, WIDE, Group, Groups, Record, add_at, group_add, group_hash,
+    groups_ahead, groups_begin, groups_clear, groups_close, groups_find, groups_open, groups_reserve, number_at,
+    numbers_do_not_fit, numbers_of, prefetch_record, record_at, record_bytes, shape_of,
 )
 from .hash cimport hash_pair, murmur3
 from .index cimport index_prefetch
@@ -30,7 +30,7 @@ from .int128 cimport (
     u128_wrapping_add,
 )
 from .leaving cimport Leaving, bits, sort_leaving
-from .memory cimport grown
+from .memory cimport grown, touch as touch_pages
 from .names cimport Name, names_clear, names_close, names_open
 from .shapes cimport (
     FIRST_RAW_SHAPES, METERS_MAX, RawShape, raw_shape_begin, raw_shape_told, raw_shapes_close,
@@ -219,6 +219,19 @@ cdef class Combiner:
         ]
 
     # -- adding
+
+    def ahead(self):
+        """Memory of the minutes that is about to be filled for the first time: address and bytes of each piece, told
+        once."""
+        cdef int64_t more = groups_ahead(&self.minutes.groups)
+        cdef char *end = self.minutes.groups.records + self.minutes.groups.touched
+        return [(<uintptr_t>(end - more), more)] if more else []
+
+    @staticmethod
+    def touch(uintptr_t address, uint64_t bytes):
+        """Makes memory ready that `ahead` has told; any thread may, whatever has become of it."""
+        with nogil:
+            touch_pages(<void *>address, bytes)
 
     def add(
         self, int64_t rows, uintptr_t selection, uintptr_t event_time_us, uintptr_t fingerprint, uintptr_t payload,

@@ -8,7 +8,7 @@ Time: everything that depends on the watermark happens at the row where the wate
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
 
 Cost: one cache miss a row, prefetched, and one for each segment in files: 25 to 45 ns a row, and while the set grows as
-much again for memory that was never touched before (benchmarks/dedup.py).
+much again for memory that was never touched before, as far as `ahead` was not asked in time (benchmarks/dedup.py).
 
 Proved by: tests/parity/test_dedup.py against tests/oracle/dedup.py (a dict).
 """
@@ -24,13 +24,14 @@ from .filed cimport Filed
 from .index cimport NUMBERS_MAX
 from .int128 cimport int64_add_saturating
 from .lines cimport (
-    Lines, lines_bytes_soon, lines_close, lines_find, lines_fit, lines_make_room, lines_open, lines_prefetch, lines_put
+    Lines, lines_ahead, lines_bytes, lines_bytes_soon, lines_close, lines_find, lines_fit, lines_make_room,
+    lines_open, lines_prefetch, lines_put,
 )
-from .memory cimport grown
+from .memory cimport grown, touch as touch_pages
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
 from .records cimport (
-    BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_close, records_drop,
-    records_let_go, records_live, records_release, records_room
+    BLOCK_BITS, BLOCK_RECORDS, COUNTED_MAX, Record, Records, block_bytes, record_at, records_add, records_ahead,
+    records_close, records_drop, records_let_go, records_live, records_release, records_room,
 )
 from .segment cimport (
     LOOKAHEAD, UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
@@ -63,6 +64,8 @@ cdef class FingerprintSet:
 
     cdef Records records  # of the segments in memory, oldest first
     cdef Lines lines  # of them
+    cdef uint64_t *entries_told  # of them, by `ahead`
+    cdef uint64_t places_told  # of blocks of records, which `release` may give back unused
     cdef Segment segments[SEGMENTS_MAX]
     cdef int count
     cdef int filed[SEGMENTS_MAX]  # places of those in files, the newest first
@@ -88,6 +91,8 @@ cdef class FingerprintSet:
         self.slice_us = slice_us
         self.segment_ids_max = segment_ids_max
         self.watermark_us = -1
+        self.entries_told = NULL
+        self.places_told = 0
         self.count = self.filed_count = 0
         self.newly_sealed = 0
         memset(&self.records, 0, sizeof(Records))
@@ -310,6 +315,26 @@ cdef class FingerprintSet:
             if done < rows:
                 self._seal()
         return counts[V_NEW], counts[V_DUPLICATE], counts[V_CONFLICTING], counts[V_LATE]
+
+    def ahead(self):
+        """Memory that is about to be filled for the first time: address and bytes of each piece, told once."""
+        cdef list pieces = []
+        cdef uint64_t place = self.records.end >> BLOCK_BITS
+        cdef uint64_t *entries = lines_ahead(&self.lines, &self.records)
+        cdef Record *block = records_ahead(&self.records) if place >= self.places_told else NULL
+        if block != NULL:
+            self.places_told = place + 1
+            pieces.append((<uintptr_t>block, block_bytes()))
+        if entries != NULL and entries != self.entries_told:
+            self.entries_told = entries
+            pieces.append((<uintptr_t>entries, lines_bytes(&self.lines)))
+        return pieces
+
+    @staticmethod
+    def touch(uintptr_t address, uint64_t bytes):
+        """Makes memory ready that `ahead` has told; any thread may, whatever has become of it."""
+        with nogil:
+            touch_pages(<void *>address, bytes)
 
     # -- what the state directory keeps
 

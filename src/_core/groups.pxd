@@ -27,6 +27,7 @@ cdef enum:
     LINE = 64
     FIRST_ENTRIES = 4096
     FIRST_BYTES = 1 << 20
+    AHEAD_BYTES_MIN = 1 << 21  # a huge page
     MOVED = 1 << 30
     WIDE = 1 << 31
     ARENA_LINES_MAX = 1 << 28  # 16 GiB; a record has two lines at least, so that its number fits the index
@@ -58,6 +59,8 @@ cdef struct Groups:
     char *records
     int64_t used
     int64_t size
+    int64_t touched  # bytes that were filled in this or an earlier block, or told by `groups_ahead`
+    int64_t used_before  # when that was last asked
 
 
 cdef extern from *:
@@ -185,7 +188,7 @@ cdef inline void groups_close(Groups *groups) noexcept nogil:
 cdef inline void groups_clear(Groups *groups) noexcept nogil:
     index_clear(&groups.index)
     groups.count = 0
-    groups.used = 0
+    groups.used = groups.used_before = 0
     groups.more_rows = 0
     groups.first_window = <uint32_t>-1
     groups.last_window = 0
@@ -235,6 +238,19 @@ cdef inline int groups_reserve(Groups *groups, int64_t more, int64_t bytes_each)
         groups.records = records
         groups.size *= 2
     return 0
+
+
+cdef inline int64_t groups_ahead(Groups *groups) noexcept nogil:
+    """How many bytes behind those that are `touched` are about to be filled for the first time, told once: twice as
+    many as were filled since the last call, if that is worth it."""
+    cdef int64_t end = min(groups.used + 2 * (groups.used - groups.used_before), groups.size), more
+    groups.used_before = groups.used
+    groups.touched = max(groups.touched, groups.used)
+    more = end - groups.touched
+    if more < AHEAD_BYTES_MIN:
+        return 0
+    groups.touched = end
+    return more
 
 
 cdef inline int64_t groups_begin(Groups *groups, uint64_t entry, Group *group, int64_t bytes_each) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from .int128 cimport prefetch
-from .memory cimport table_alloc, table_double, table_free
+from .memory cimport doubling_alloc, doubling_double, doubling_free
 
 cdef enum:
     NUMBER_BITS = 28
@@ -25,14 +25,14 @@ cdef struct Index:
 
 cdef inline int index_open(Index *index, uint64_t size) noexcept nogil:
     """An empty index of so many entries (a power of two); -1: no memory."""
-    index.entries = <uint64_t *>table_alloc(size * sizeof(uint64_t))
+    index.entries = <uint64_t *>doubling_alloc(size * sizeof(uint64_t))
     index.mask = size - 1
     index.used = 0
     return -(index.entries == NULL)
 
 
 cdef inline void index_close(Index *index) noexcept nogil:
-    table_free(index.entries, (index.mask + 1) * sizeof(uint64_t))
+    doubling_free(index.entries, (index.mask + 1) * sizeof(uint64_t))
 
 
 cdef inline void index_clear(Index *index) noexcept nogil:
@@ -89,7 +89,7 @@ cdef inline int index_double(Index *index) noexcept nogil:
     behind its old place in either half, so that no probe passes an entry that is emptied later.
     """
     cdef uint64_t size = index.mask + 1, first = 0, step, at, held
-    cdef uint64_t *entries = <uint64_t *>table_double(index.entries, size * sizeof(uint64_t))
+    cdef uint64_t *entries = <uint64_t *>doubling_double(index.entries, size * sizeof(uint64_t))
     if entries == NULL:
         return -1
     index.entries = entries

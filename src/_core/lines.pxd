@@ -10,7 +10,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .int128 cimport prefetch
-from .memory cimport table_alloc, table_double, table_free
+from .memory cimport doubling_alloc, doubling_double, doubling_free
 from .records cimport COUNTED_BITS, Record, Records, is_live, record_at, records_live
 
 cdef enum:
@@ -79,12 +79,12 @@ cdef inline int lines_open(Lines *lines, uint64_t ids) noexcept nogil:
     cdef uint64_t count = lines_for(ids)
     lines_sized(lines, count)
     lines.used = 0
-    lines.entries = <uint64_t *>table_alloc(count * LINE * sizeof(uint64_t))
+    lines.entries = <uint64_t *>doubling_alloc(count * LINE * sizeof(uint64_t))
     return -(lines.entries == NULL)
 
 
 cdef inline void lines_close(Lines *lines) noexcept nogil:
-    table_free(lines.entries, lines_bytes(lines))
+    doubling_free(lines.entries, lines_bytes(lines))
     lines.entries = NULL
 
 
@@ -177,7 +177,7 @@ cdef inline void lines_sort(Lines *lines, uint64_t count, const Records *records
 cdef inline int lines_double(Lines *lines, const Records *records) noexcept nogil:
     """Doubles the table in its place: the memory of both is never needed at once. -1: no memory."""
     cdef uint64_t count = lines.mask + 1
-    cdef uint64_t *entries = <uint64_t *>table_double(lines.entries, lines_bytes(lines))
+    cdef uint64_t *entries = <uint64_t *>doubling_double(lines.entries, lines_bytes(lines))
     if entries == NULL:
         return -1
     lines.entries = entries
@@ -191,9 +191,18 @@ cdef inline bint must_double(const Lines *lines, const Records *records) noexcep
     return records_live(records) * 2 > lines.room
 
 
+cdef inline bint lines_double_soon(const Lines *lines, const Records *records) noexcept nogil:
+    return lines.used * 8 > lines.room * 7 and must_double(lines, records)
+
+
 cdef inline uint64_t lines_bytes_soon(const Lines *lines, const Records *records) noexcept nogil:
     """What it takes, or is about to take: a bound has to be kept before a table doubles, not behind it."""
-    return lines_bytes(lines) * (2 if lines.used * 8 > lines.room * 7 and must_double(lines, records) else 1)
+    return lines_bytes(lines) * (2 if lines_double_soon(lines, records) else 1)
+
+
+cdef inline uint64_t *lines_ahead(const Lines *lines, const Records *records) noexcept nogil:
+    """The memory, as much as the table has, into which it is about to double; else NULL."""
+    return lines.entries + lines_bytes(lines) // sizeof(uint64_t) if lines_double_soon(lines, records) else NULL
 
 
 cdef inline int lines_make_room(Lines *lines, const Records *records) noexcept nogil:

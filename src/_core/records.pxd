@@ -69,6 +69,19 @@ cdef inline int records_room(Records *records) noexcept nogil:
     return -(records.blocks[place] == NULL)
 
 
+cdef inline Record *records_ahead(Records *records) noexcept nogil:
+    """The block that is filled next, which nobody has touched, if the present one is half full; NULL: it is not, or
+    there is one that was filled before."""
+    cdef Record *block
+    if records.spares or records.end & (BLOCK_RECORDS - 1) < BLOCK_RECORDS // 2:
+        return NULL
+    block = <Record *>block_alloc(block_bytes(), True)
+    if block != NULL:
+        records.spare[0] = block
+        records.spares = 1
+    return block
+
+
 cdef inline int records_add(Records *records, uint64_t lo, uint64_t hi, uint64_t payload) noexcept nogil:
     """Adds one, for which there is room, and makes room for the next."""
     cdef Record *record = record_at(records, records.end)

@@ -30,6 +30,7 @@ from tests.oracle.batches import (
 )
 from tests.oracle.combine import GRAINS, Rollup, Tables, assert_in_store_order, combined, merged, read_tables, unpivoted
 
+import flow.kernels
 from _core import combine as kernel
 from flow.errors import OverflowStop
 from flow.kernels import name_hash
@@ -463,3 +464,36 @@ def test_the_kernel_refuses_to_be_misused() -> None:
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 def test_every_dimension_tells_keys_apart(dimension: str) -> None:
     check([one(id=str(n), **{dimension: text}) for n, text in enumerate(ODD_TEXTS)])
+
+
+def test_memory_is_made_ready_behind_what_is_filled_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given blocks of more records than the first memory holds, then each leaves as the same rows as without; of the
+    second, which needs no more memory than the first, none is told."""
+    told: list[tuple[int, int]] = []
+
+    def touch_ahead(growing: kernel.Combiner) -> None:
+        pieces = growing.ahead()
+        assert not growing.ahead()
+        for piece in pieces:
+            growing.touch(*piece)
+        told.extend(pieces)
+
+    rows = 20_000
+    events = event_batch([plain_event(id=str(n)) for n in range(rows)])
+    place = events.schema.get_field_index("event_time_us")
+    batches = []
+    for first in range(0, 3 * rows, rows):
+        times = pa.array(range(first * MINUTE_US, (first + rows) * MINUTE_US, MINUTE_US), pa.int64())
+        batches.append(rated(events.set_column(place, events.schema.field(place), times), [[2]] * rows, [5] * rows))
+    left = []
+    for ready in (touch_ahead, lambda growing: None):
+        monkeypatch.setattr(flow.kernels, "touch_ahead", ready)
+        block = builder()
+        for turn in range(2):
+            for batch in batches:
+                block.add(batch)
+            assert bool(told) == (ready is touch_ahead and turn == 0)
+            told.clear()
+            left.append(read_tables(block.cut("lineage", "writer", 1, 0)))
+            block.clear()
+    assert left[0] == left[1] == left[2] == left[3]

@@ -19,6 +19,7 @@ from _core import rate as _rate
 
 from ..errors import OverflowStop
 from ..schema import DIMENSIONS, EVENTS, USAGE
+from .memory import touch_ahead
 
 if _core.ABI != 1 or Path(_core.__file__).parent.parent != Path(__file__).parents[2]:
     raise ImportError(f"{_core.__file__} is not the native part of {__file__}; run `make build`")
@@ -315,6 +316,7 @@ class Combiner:
             )
         except OverflowError as error:
             raise OverflowStop(f"combine: {error} would not fit in 128 bits") from error
+        touch_ahead(self._combiner)
         for names, (dictionary, _, new), new_count in zip(self._names, known, new_counts, strict=True):
             if new_count:
                 names.append(dictionary.take(pa.Array.from_buffers(pa.uint32(), new_count, [None, new])))

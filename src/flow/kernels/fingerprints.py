@@ -8,6 +8,7 @@ import pyarrow as pa
 from _core import dedup as _dedup
 
 from . import Identity, Rows, Verdicts, _address
+from .memory import touch_ahead
 
 
 class Filtering(NamedTuple):
@@ -99,6 +100,7 @@ class FingerprintSet:
             _address(event_time_us.buffers()[1]),
             verdicts.address,
         )
+        touch_ahead(self._set)
 
         def picked(verdict: int, size: int) -> pa.Buffer:
             out = pa.allocate_buffer(4 * size)

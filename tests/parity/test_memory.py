@@ -1,0 +1,138 @@
+"""Goal: memory that is made ready ahead of its use changes nothing of what is in it, and who fills it meets fewer page
+faults.
+
+Method: fingerprints that grow beyond their first memory, with and without, in the same batches; page faults as the
+system counts them for a thread. Sums are in test_combine.py.
+"""
+
+import mmap
+import resource
+
+import numpy as np
+import pytest
+
+from _core import dedup
+
+BLOCK = 1 << 18
+"""Records of a block of fingerprints."""
+ROWS = 1 << 16
+touch = dedup.FingerprintSet.touch
+MADV_POPULATE_WRITE = 23
+
+
+def can_be_made_ready() -> bool:
+    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+        try:
+            memory.madvise(MADV_POPULATE_WRITE)
+        except OSError:
+            return False
+    return True
+
+
+needs_the_system = pytest.mark.skipif(not can_be_made_ready(), reason="this system has no MADV_POPULATE_WRITE")
+
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+def touch_all(tested: dedup.FingerprintSet) -> int:
+    """As the thread does, but at once; how many bytes."""
+    pieces = tested.ahead()
+    for piece in pieces:
+        touch(*piece)
+    return sum(size for _, size in pieces)
+
+
+@needs_the_system
+def test_what_was_made_ready_is_filled_without_faults_and_keeps_what_it_holds() -> None:
+    memory = np.frombuffer(mmap.mmap(-1, 4 << 20), np.uint8)
+    memory[: 1 << 20] = 7
+    touch(memory.ctypes.data, memory.nbytes)
+    before = faults()
+    memory[1 << 20 :] = 9
+    assert faults() - before < 8
+    assert set(memory[: 1 << 20]) == {7} and set(memory[1 << 20 :]) == {9}
+
+
+def test_memory_that_is_there_no_longer_is_let_be() -> None:
+    """Whoever moves or gives back its memory need not wait for who makes it ready."""
+    memory = mmap.mmap(-1, 1 << 20)
+    view = np.frombuffer(memory, np.uint8)
+    address = view.ctypes.data
+    del view
+    memory.close()
+    touch(address, 1 << 20)
+    touch(0, 1 << 20)
+    touch(address, 0)
+
+
+def judged(tested: dedup.FingerprintSet, words: np.ndarray, verdicts: np.ndarray) -> tuple[int, ...]:
+    at, rows = words.ctypes.data, len(words) // 2
+    return tested.judge(rows, 0, at, at, np.zeros(rows, np.int64).ctypes.data, verdicts.ctypes.data)
+
+
+def test_fingerprints_are_the_same_and_each_piece_is_told_once() -> None:
+    """Given ids of five blocks, each learnt and known again, then memory made ready says nothing else of them, and is
+    that of blocks that were not begun and of an index that is about to double."""
+    plain, ahead = dedup.FingerprintSet(-1, 1), dedup.FingerprintSet(-1, 1)
+    found = np.zeros(ROWS, np.uint8), np.zeros(ROWS, np.uint8)
+    words = np.random.default_rng(3).integers(1, 2**63, 5 * BLOCK * 2, np.uint64)
+    told = []
+    for turn in range(2):
+        for first in range(0, len(words), 2 * ROWS):
+            batch = words[first : first + 2 * ROWS]
+            counts = judged(plain, batch, found[0])
+            assert judged(ahead, batch, found[1]) == counts == ((0, ROWS, 0, 0) if turn else (ROWS, 0, 0, 0))
+            told += ahead.ahead()
+            assert not ahead.ahead()
+            for address, size in told[-2:]:
+                touch(address, size)
+    assert len({address for address, _ in told}) == len(told)
+    assert [size for _, size in told if size == BLOCK * 24] == [BLOCK * 24] * 5
+    assert any(size != BLOCK * 24 for _, size in told)  # of the index
+    assert plain.memory_bytes() == ahead.memory_bytes() and len(plain) == len(ahead) == 5 * BLOCK
+    journals = (b"".join(bytes(records) for _, _, records in one.take_journal()) for one in (plain, ahead))
+    assert next(journals) == next(journals)
+
+
+@needs_the_system
+def test_fingerprints_are_learnt_with_fewer_faults() -> None:
+    """Given blocks of huge or of small pages, as the system gives them."""
+    taken = []
+    for ready in (False, True):
+        tested, verdicts, spent = dedup.FingerprintSet(-1, 1), np.zeros(ROWS, np.uint8), 0
+        words = np.random.default_rng(4).integers(1, 2**63, 4 * BLOCK * 2, np.uint64)
+        for first in range(0, len(words), 2 * ROWS):
+            before = faults()
+            judged(tested, words[first : first + 2 * ROWS], verdicts)
+            spent += faults() - before if first >= 2 * BLOCK else 0
+            if ready:
+                touch_all(tested)
+        taken.append(spent)
+    assert taken[1] < taken[0]
+
+
+def test_a_block_is_told_once_though_it_is_given_back() -> None:
+    """Given no memory to spare, then the block that is filled next is not made ready with every batch."""
+    tested, verdicts = dedup.FingerprintSet(-1, 1), np.zeros(ROWS, np.uint8)
+    words = np.random.default_rng(5).integers(1, 2**63, BLOCK * 2, np.uint64)
+    told = []
+    for first in range(0, len(words), ROWS):
+        judged(tested, words[first : first + ROWS], verdicts)
+        told += [size for _, size in tested.ahead() if size == BLOCK * 24]
+        tested.release(0)
+    assert told == [BLOCK * 24]
+
+
+def test_blocks_that_wait_to_be_filled_again_come_first() -> None:
+    """Given a horizon that two blocks have left, then their memory is used, and none is told that was never touched."""
+    tested, verdicts = dedup.FingerprintSet(BLOCK, BLOCK // 4), np.zeros(ROWS, np.uint8)
+    told = []
+    for n in range(32):
+        words = np.arange(2 * ROWS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(n << 40 | 1)
+        times, at = np.arange(n * ROWS, (n + 1) * ROWS), words.ctypes.data
+        tested.judge(ROWS, 0, at, at, times.ctypes.data, verdicts.ctypes.data)
+        list(tested.take_journal())
+        told.append(touch_all(tested))
+    assert sum(told[:8]) and not sum(told[16:])
