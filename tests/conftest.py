@@ -4,9 +4,11 @@ example of Hypothesis has to be done within a time.
 
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,17 @@ from flow.store.client import engine_kept
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # As the command does: threads of BLAS, which nothing here uses, would spin beside the start of each process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Tests make a hundred thousand files, most of them the store's, on which a disk's file system spends more time than the
+# tests do. Where memory is to spare they are there, as far as nothing asks for another place.
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES_MIN = 4 << 30
+if (
+    _MEMORY.is_dir()
+    and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC  # installed environments run there
+    and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES_MIN
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # On a machine that does other things too, the time of an example says nothing of what it tests.
 settings.register_profile("untimed", settings.default, deadline=None)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.egg-info")
+BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def pip(*arguments: str | Path, cwd: Path, python: Path | None = None, **environ
 
 
 def copy_of_the_tree(to: Path) -> Path:
-    """A checkout in which nothing was built."""
+    """A checkout in which nothing was compiled; what Cython has made of kernels is not made again."""
     shutil.copytree(ROOT / "src", to / "src", ignore=BUILT)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, to / name)
