@@ -14,6 +14,9 @@ cdef extern from *:
     #endif
     #include <sys/mman.h>
     #include <unistd.h>
+    #if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
+    #define MADV_POPULATE_WRITE 23 /* headers of a C library may be older than the system */
+    #endif
     /* Has the system find and zero pages now, as it does when each is first written: 0.1 to 0.2 ns a byte, 1 to 3 where
        a hypervisor has to find them. What is in them already stays, and nothing is read or written here: another thread
        may use the memory meanwhile, or even give it back. Without MADV_POPULATE_WRITE (before Linux 5.14), nothing. */

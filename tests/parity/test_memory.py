@@ -8,7 +8,6 @@ import mmap
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from _core import dedup
 
@@ -21,15 +20,13 @@ MADV_POPULATE_WRITE = 23
 
 
 def can_be_made_ready() -> bool:
+    """False before Linux 5.14, where nothing is done."""
     with mmap.mmap(-1, mmap.PAGESIZE) as memory:
         try:
             memory.madvise(MADV_POPULATE_WRITE)
         except OSError:
             return False
     return True
-
-
-needs_the_system = pytest.mark.skipif(not can_be_made_ready(), reason="this system has no MADV_POPULATE_WRITE")
 
 
 def present(address: int, size: int) -> float:
@@ -48,12 +45,12 @@ def touch_all(tested: dedup.FingerprintSet) -> int:
     return sum(size for _, size in pieces)
 
 
-@needs_the_system
 def test_what_was_made_ready_is_there_and_keeps_what_it_holds() -> None:
     memory = np.frombuffer(mmap.mmap(-1, 4 << 20), np.uint8)
     memory[: 1 << 20] = 7
+    before = present(memory.ctypes.data, memory.nbytes)
     touch(memory.ctypes.data, memory.nbytes)
-    assert present(memory.ctypes.data, memory.nbytes) == 1
+    assert present(memory.ctypes.data, memory.nbytes) == (1 if can_be_made_ready() else before)
     assert set(memory[: 1 << 20]) == {7} and set(memory[1 << 20 :]) == {0}
 
 
@@ -98,7 +95,6 @@ def test_fingerprints_are_the_same_and_each_piece_is_told_once() -> None:
     assert next(journals) == next(journals)
 
 
-@needs_the_system
 def test_what_is_told_is_not_there_before_it_is_made_ready() -> None:
     tested, verdicts = dedup.FingerprintSet(-1, 1), np.zeros(ROWS, np.uint8)
     words = np.random.default_rng(4).integers(1, 2**63, 4 * BLOCK * 2, np.uint64)
@@ -106,9 +102,10 @@ def test_what_is_told_is_not_there_before_it_is_made_ready() -> None:
     for first in range(0, len(words), 2 * ROWS):
         judged(tested, words[first : first + 2 * ROWS], verdicts)
         for address, size in tested.ahead():
-            assert present(address, size) < 0.5
+            before = present(address, size)
+            assert before < 0.5
             touch(address, size)
-            assert present(address, size) == 1
+            assert present(address, size) == (1 if can_be_made_ready() else before)
             pieces += 1
     assert pieces > 3
 
