@@ -347,7 +347,7 @@ def test_columns_hold_every_meter_of_a_batch() -> None:
 # ---- Killed ----
 
 VICTIM = """
-import sys
+import sys, threading
 from flow.client import Client
 from flow.errors import DeliveryError
 
@@ -360,15 +360,17 @@ class Half:
         with open(sys.argv[2], "ab") as file:
             file.write(b"\\n".join([*lines, b""]))
         import os, signal
+        recorded.wait(30)
         receipts[-1].result(30)
         print("\\n".join(f"e{n}" for n, receipt in enumerate(receipts) if receipt.done()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     def close(self): ...
 
-receipts = []
+receipts, recorded = [], threading.Event()
 client = Client(Half(), sys.argv[1], source="test", batch_ms=50, batch_bytes=4000)
 for n in range(200):
     receipts.append(client.record({"input_tokens": n}, id=f"e{n}", customer="acme"))
+recorded.set()
 import time
 time.sleep(30)  # the sender kills us
 """
