@@ -103,8 +103,7 @@ cdef inline void look_up_rows(Minutes *minutes, Batch *batch, int64_t at, Run *r
         run.row[n] = row
         run.raw[n] = run.raw_number
         # What `sum_rows` reads of the row, and what is read here later on: more columns than the processor follows by
-        # itself between as many accesses to records. No function of its own: GCC takes one that does nothing but
-        # prefetch for one without effects, and drops its calls.
+        # itself between as many accesses to records.
         first, ahead = batch.starts[row], row + AHEAD
         prefetch(batch.amount + 16 * first)
         prefetch(batch.amount + 16 * first + LINE)

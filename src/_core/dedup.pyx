@@ -2,7 +2,8 @@
 
 Memory: segments (segment.pxd), newest last. The newest is active; when a slice of the horizon ends (or the segment
 holds its maximum), it is sealed, which costs nothing. The records of all in memory are in one ring (records.pxd) and
-one index (lines.pxd): 24 and 11 to 22 bytes an id. One that has left for its files, which it is given open, takes 3.
+one index (lines.pxd): 24 and 11 to 22 bytes an id, up to 32 where ids pass through a horizon. One that has left for its
+files, which it is given open, takes 3.
 
 Time: everything that depends on the watermark happens at the row where the watermark moves, never at the end of a
 batch, so that the verdicts are the same for every way of cutting the stream into batches.
@@ -24,8 +25,8 @@ from .filed cimport Filed
 from .index cimport NUMBERS_MAX
 from .int128 cimport int64_add_saturating
 from .lines cimport (
-    Lines, lines_ahead, lines_bytes, lines_bytes_soon, lines_close, lines_find, lines_fit, lines_make_room,
-    lines_open, lines_prefetch, lines_put,
+    FETCHED, Lines, lines_ahead, lines_bytes, lines_bytes_soon, lines_close, lines_fetch_ahead, lines_find, lines_fit,
+    lines_make_room, lines_open, lines_put,
 )
 from .memory cimport grown, touch as touch_pages
 from .packed cimport packed_close, packed_entry_bytes, packed_first_bytes, packed_open
@@ -34,7 +35,7 @@ from .records cimport (
     records_close, records_drop, records_let_go, records_live, records_release, records_room,
 )
 from .segment cimport (
-    LOOKAHEAD, UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
+    UNREADABLE, Looks, Segment, filter_read, filter_records, find_filed, segment_close, segment_open
 )
 from .status cimport CORE_SOURCE_HASH
 
@@ -222,22 +223,17 @@ cdef class FingerprintSet:
     ) noexcept nogil:
         """Judges rows from `first` on; stops (and returns where) before the row at which the active segment must be
         sealed."""
-        cdef int64_t i, ahead, row, time_us, slice_end_us = self._slice_end()
+        cdef int64_t i, row, time_us, slice_end_us = self._slice_end()
         cdef uint64_t lo, hi, check, place = 0
         cdef Segment *active = &self.segments[self.count - 1]
         cdef const Record *known
         cdef Record read  # of a file
         cdef int n
         for i in range(first, rows):
-            ahead = i + LOOKAHEAD
-            if ahead < rows:
-                row = selection[ahead] if selection != NULL else ahead
-                memcpy(&lo, fingerprint + 16 * row, 8)
-                lines_prefetch(&self.lines, lo)
+            if (i - first) % FETCHED == 0:
+                lines_fetch_ahead(&self.lines, fingerprint, 16, selection, i, first, rows)
                 if self.filed_count:
-                    memcpy(&hi, fingerprint + 16 * row + 8, 8)
-                    for n in range(self.filed_count):
-                        bloom_prefetch(&self.segments[self.filed[n]].bloom, hi)
+                    self._fetch_filters(fingerprint, selection, i, first, rows)
             row = selection[i] if selection != NULL else i
             memcpy(&lo, fingerprint + 16 * row, 8)
             memcpy(&hi, fingerprint + 16 * row + 8, 8)
@@ -274,6 +270,18 @@ cdef class FingerprintSet:
             if error[0]:
                 return i
         return rows
+
+    cdef void _fetch_filters(
+        self, const char *fingerprint, const uint32_t *selection, int64_t row, int64_t first, int64_t end
+    ) noexcept nogil:
+        """As `lines_fetch_ahead`: what is asked of the filters of segments in files."""
+        cdef int64_t n, begin = row if row == first else row + FETCHED
+        cdef uint64_t hi
+        cdef int f
+        for n in range(begin, min(row + 2 * FETCHED, end)):
+            memcpy(&hi, fingerprint + 16 * (selection[n] if selection != NULL else n) + 8, 8)
+            for f in range(self.filed_count):
+                bloom_prefetch(&self.segments[self.filed[f]].bloom, hi)
 
     cdef inline int _learn(
         self, Segment *active, uint64_t place, uint64_t lo, uint64_t hi, uint64_t check
@@ -491,7 +499,7 @@ cdef class FingerprintSet:
     cdef int _load(self, Segment *segment, const char *read, int64_t count) noexcept nogil:
         """Takes so many more records up: into the filter of a segment in files, or into memory."""
         cdef int64_t n
-        cdef uint64_t lo, place = 0
+        cdef uint64_t place = 0
         cdef Record record
         cdef int error = 0
         if segment.is_filed:
@@ -501,9 +509,8 @@ cdef class FingerprintSet:
         for n in range(count):
             if error:
                 return error
-            if n + LOOKAHEAD < count:
-                memcpy(&lo, read + (n + LOOKAHEAD) * <int64_t>sizeof(Record), 8)
-                lines_prefetch(&self.lines, lo)
+            if n % FETCHED == 0:
+                lines_fetch_ahead(&self.lines, read, sizeof(Record), NULL, n, 0, count)
             memcpy(&record, read + n * <int64_t>sizeof(Record), sizeof(Record))
             if lines_find(&self.lines, &self.records, record.lo, record.hi, &place) == NULL:
                 error = self._learn(segment, place, record.lo, record.hi, record.payload)

@@ -42,7 +42,9 @@ cdef extern from *:
     static inline void tf_i128_store(void *p, tf_i128 v) { __builtin_memcpy(p, &v, 16); }
     static inline tf_u128 tf_u128_load(const void *p) { tf_u128 v; __builtin_memcpy(&v, p, 16); return v; }
     static inline void tf_u128_store(void *p, tf_u128 v) { __builtin_memcpy(p, &v, 16); }
-    static inline void tf_prefetch(const void *p) { __builtin_prefetch(p); }
+    /* GCC takes a function that only prefetches for one that does nothing, and leaves its calls out: the empty
+       statement is an effect. */
+    static inline void tf_prefetch(const void *p) { __builtin_prefetch(p); __asm__ volatile(""); }
     """
     ctypedef long long i128 "tf_i128"
     ctypedef unsigned long long u128 "tf_u128"

@@ -5,9 +5,17 @@
 #
 # A probe touches one line, compares its eight entries at once, and touches a record only where 34 bits agree. In a
 # table of 2^s lines they agree in s bits anyway: one probe in 2^(31 - s) looks at a record in vain. Entries of records
-# that are gone stand where they are until the table is full: they then go, and it grows only if that is not enough.
+# that are gone give way to the next that come to their line; what is left of them goes when the table is full, and it
+# grows only if that is not enough. One whose number has come round is taken for another's record: that differs in its
+# fingerprint, so that nothing is found by it.
+#
+# Lines are fetched for FETCHED rows at once, in a loop with nothing else in it. In a table beyond the reach of the
+# processor's buffer of translated addresses a prefetch waits for its page to be found, and all behind it waits too, but
+# for as many as the processor has begun: in this loop dozens, in that which judges rows one. Measured at 10^8 ids that
+# pass through a horizon: 62 to 72 ns an event in place of 163 to 191.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from .int128 cimport prefetch
 from .memory cimport doubling_alloc, doubling_double, doubling_free
@@ -16,12 +24,28 @@ from .records cimport COUNTED_BITS, Record, Records, is_live, record_at, records
 cdef enum:
     LINE = 8  # entries
     FIRST_LINES = 512
+    FETCHED = 32  # rows
     LINES_AHEAD = 16
 
 cdef extern from *:
     """
     #ifdef __SSE4_1__
     #include <smmintrin.h>
+    /* Bit n is set where entry n is empty, or of a record that is gone: older than the `live` newest. */
+    static inline uint32_t tf_line_free(const uint64_t *line, uint64_t newest, uint64_t live) {
+        const __m128i numbers = _mm_set1_epi32((1 << 29) - 1), last = _mm_set1_epi32((int)live - 1);
+        const __m128i from = _mm_set1_epi32((int)(uint32_t)newest);
+        uint32_t free = 0;
+        for (int n = 0; n < 8; n += 4) {
+            __m128 two = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)(line + n)));
+            __m128 more = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)(line + n + 2)));
+            __m128i lower = _mm_castps_si128(_mm_shuffle_ps(two, more, _MM_SHUFFLE(2, 0, 2, 0))); /* 0: empty */
+            __m128i gone = _mm_cmpgt_epi32(_mm_and_si128(_mm_sub_epi32(from, lower), numbers), last);
+            __m128i either = _mm_or_si128(gone, _mm_cmpeq_epi32(lower, _mm_setzero_si128()));
+            free |= (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(either)) << n;
+        }
+        return free;
+    }
     /* Bit n is set where entry n is of the mark: the bits above the number. */
     static inline uint32_t tf_line_alike(const uint64_t *line, uint64_t mark) {
         __m128i sought = _mm_set1_epi64x((long long)mark);
@@ -33,6 +57,12 @@ cdef extern from *:
         return alike;
     }
     #else
+    static inline uint32_t tf_line_free(const uint64_t *line, uint64_t newest, uint64_t live) {
+        uint32_t free = 0;
+        for (int n = 0; n < 8; n++)
+            free |= (uint32_t)(!line[n] || ((newest - line[n]) & ((1u << 29) - 1)) >= live) << n;
+        return free;
+    }
     static inline uint32_t tf_line_alike(const uint64_t *line, uint64_t mark) {
         uint32_t alike = 0;
         for (int n = 0; n < 8; n++) alike |= (uint32_t)(line[n] >> 29 == mark) << n;
@@ -47,6 +77,7 @@ cdef extern from *:
     }
     static inline uint32_t tf_lowest_bit(uint32_t bits) { return (uint32_t)__builtin_ctz(bits); }
     """
+    uint32_t line_free "tf_line_free"(const uint64_t *line, uint64_t newest, uint64_t live) nogil
     uint32_t line_alike "tf_line_alike"(const uint64_t *line, uint64_t mark) nogil
     uint32_t line_filled "tf_line_filled"(const uint64_t *line) nogil
     uint32_t lowest_bit "tf_lowest_bit"(uint32_t bits) nogil
@@ -92,6 +123,41 @@ cdef inline void lines_prefetch(const Lines *lines, uint64_t lo) noexcept nogil:
     prefetch(&lines.entries[(lo & lines.mask) * LINE])
 
 
+cdef inline void lines_fetch(
+    const Lines *lines, const char *fingerprints, int64_t step, const uint32_t *rows, int64_t first, int64_t end
+) noexcept nogil:
+    """Fetches the lines of fingerprints, `step` bytes apart: of those from `first` on, or of these `rows`."""
+    cdef int64_t n
+    cdef uint64_t lo
+    for n in range(first, end):
+        memcpy(&lo, fingerprints + step * (rows[n] if rows != NULL else n), 8)
+        lines_prefetch(lines, lo)
+
+
+cdef inline void lines_fetch_behind(
+    const Lines *lines, const char *fingerprints, int64_t step, const uint32_t *rows, int64_t first, int64_t end
+) noexcept nogil:
+    """The same, once those are there, of the lines behind those that are full."""
+    cdef int64_t n
+    cdef uint64_t lo, line
+    for n in range(first, end):
+        memcpy(&lo, fingerprints + step * (rows[n] if rows != NULL else n), 8)
+        line = lo & lines.mask
+        lines_prefetch(lines, line + (lines.entries[line * LINE + LINE - 1] != 0))  # without a branch to be guessed
+
+
+cdef inline void lines_fetch_ahead(
+    const Lines *lines, const char *fingerprints, int64_t step, const uint32_t *rows, int64_t row, int64_t first,
+    int64_t end,
+) noexcept nogil:
+    """Before a block of FETCHED rows from `row` on, of `first` to `end`: fetches what the next block asks for."""
+    cdef int64_t next = min(row + FETCHED, end)
+    if row == first:
+        lines_fetch(lines, fingerprints, step, rows, row, next)
+    lines_fetch_behind(lines, fingerprints, step, rows, row, next)
+    lines_fetch(lines, fingerprints, step, rows, next, min(next + FETCHED, end))
+
+
 cdef inline uint64_t mark_of(uint64_t lo) noexcept nogil:
     """What stands above the number in an entry."""
     return (lo << 1 | 1) & ((1ULL << 35) - 1)
@@ -107,11 +173,13 @@ cdef inline uint64_t place_from(const Lines *lines, uint64_t line) noexcept nogi
 cdef inline const Record *lines_find(
     const Lines *lines, const Records *records, uint64_t lo, uint64_t hi, uint64_t *place
 ) noexcept nogil:
-    """The record of the fingerprint; NULL, and the empty place where its entry belongs, if there is none."""
+    """The record of the fingerprint; NULL, and the place where its entry belongs, if there is none: the first that is
+    empty, or whose record is gone."""
     cdef uint64_t line = lo & lines.mask, mark = mark_of(lo), number
     cdef const uint64_t *entries
     cdef const Record *record
-    cdef uint32_t alike
+    cdef uint64_t live = records_live(records)
+    cdef uint32_t alike, free = 0
     while True:
         entries = &lines.entries[line * LINE]
         alike = line_alike(entries, mark)
@@ -122,16 +190,18 @@ cdef inline const Record *lines_find(
                 if record.lo == lo and record.hi == hi:
                     return record
             alike &= alike - 1
+        if free == 0:
+            free = line_free(entries, records.end - 1, live)
+            place[0] = line * LINE + lowest_bit(free | 1 << LINE)
         if entries[LINE - 1] == 0:
-            place[0] = line * LINE + line_filled(entries)
             return NULL
         line = (line + 1) & lines.mask
 
 
 cdef inline void lines_put(Lines *lines, uint64_t place, uint64_t lo, uint64_t number) noexcept nogil:
-    """Fills an empty place; `lines_make_room` comes before the next where `used` has come to `room`."""
+    """Fills a place; `lines_make_room` comes before the next where `used` has come to `room`."""
+    lines.used += lines.entries[place] == 0
     lines.entries[place] = mark_of(lo) << COUNTED_BITS | (number & ((1 << COUNTED_BITS) - 1))
-    lines.used += 1
 
 
 cdef inline void lines_sort(Lines *lines, uint64_t count, const Records *records) noexcept nogil:
@@ -188,7 +258,7 @@ cdef inline int lines_double(Lines *lines, const Records *records) noexcept nogi
 
 cdef inline bint must_double(const Lines *lines, const Records *records) noexcept nogil:
     """Whether the table has to grow when it is full, because few of its entries are of records that are gone."""
-    return records_live(records) * 2 > lines.room
+    return records_live(records) * 3 > lines.room * 2
 
 
 cdef inline bint lines_double_soon(const Lines *lines, const Records *records) noexcept nogil:

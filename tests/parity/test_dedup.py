@@ -445,6 +445,34 @@ def test_what_retired_makes_room(few_lines: bool) -> None:
     assert tested.set.memory_bytes() < 24 * len(truth) + 8 * 4096 + 4 * 1280
 
 
+def test_an_index_that_ids_pass_through_does_not_grow() -> None:
+    """Given 1,700 ids within the horizon and room for 3,072, when ten times as many pass through, then entries of those
+    that are gone have given way."""
+    tested, truth = Kernel(1700, 100), DedupOracle(1700, 100)
+    rng = random.Random(3)
+    rows = [(rng.getrandbits(128), 0, n) for n in range(60_000)]
+    for part in cut(rows, range(0, 60_000, 5000)):
+        assert tested.judge(part) == truth.judge(part)
+        tested.store()
+    assert 1700 <= len(tested.set) <= 1900
+    assert tested.set.memory_bytes() - 24 * len(tested.set) - 8 * 4096 <= 4 * 1280
+
+
+@pytest.mark.parametrize("first", [6, 8, 19])
+def test_an_entry_that_gave_way_hides_none_behind_it(first: int) -> None:
+    """Given ids of one line, some of whose records are gone, when a new one takes the place of one of those, then what
+    stands in the lines behind it is known still, and it is itself."""
+    tested, truth = Kernel(100, 10), DedupOracle(100, 10)
+    ids = [n << 64 | n << 20 | 5 for n in range(1, 60)]
+    gone, held, new = ids[:first], ids[first : first + 17], ids[first + 17 :]
+    steps = [(gone, 0), (held, 60), ([98 << 64], 115), ([99 << 64], 125), (held, 125), (new[:3], 126), (held, 126)]
+    for some, time_us in [*steps, (gone, 127), (ids, 128)]:
+        rows = [(one, 0, time_us) for one in some]
+        assert tested.judge(rows) == truth.judge(rows)
+        tested.store()
+    assert len(truth.retired) == 1
+
+
 def test_blocks_are_filled_again() -> None:
     """Given a horizon of two blocks of records, when eight pass through it, then all are told apart, and memory is
     that of what is within the horizon once `release` was asked for it."""
