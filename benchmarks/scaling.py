@@ -14,7 +14,7 @@ count. Ids are 36 characters, 1 % of events are duplicates, and `dedup.horizon` 
   are what a run of a thousand events takes; `--ledger` keeps a ledger besides.
 - keys: 1,000 customers, each as likely as the others, have from a thousand to a million combinations of dimensions.
   Ten events make a row of minutes whatever their number: what is asked is what keys cost, and not what rows do.
-- ids: from a million to ten million; 100,000 live keys, ten events a row as well.
+- ids: from a million to `--events`, of which ten million are the default; 100,000 live keys, ten events a row as well.
 - customers: one has 90 % of the dense events, or all have as many. Two workers, as one customer could make one of them
   wait for the other.
 
@@ -49,7 +49,9 @@ from tests.faults.http_front import FrontProcess
 CUSTOMERS = 1_000
 EVENTS_A_ROW = 10
 KEYS = (10**3, 10**4, 10**5, 10**6)
-KEYS_OF_IDS = 10**5
+KEYS_OF_IDS, IDS_MIN = 10**5, 10**6
+PARTS = (100, 30, 10, 3, 1)
+"""Of the most ids that are asked about: which others are."""
 FLAT_MAX, TWICE_MIN, HOT_MAX = 1.25, 1.8, 1.05
 MIXES = {
     "zipf": None,
@@ -245,7 +247,7 @@ def ask_keys(options: argparse.Namespace, data: Path, scratch: Path) -> Told:
 
 def ask_ids(options: argparse.Namespace, data: Path, scratch: Path) -> Told:
     most = options.events or 10_000_000
-    sizes = {str(events): events for events in (most // 10, most // 3, most)}
+    sizes = {str(most // part): most // part for part in PARTS if part == 1 or most // part >= IDS_MIN}
     folders = {
         name: made("ids", data, events, events // (KEYS_OF_IDS * EVENTS_A_ROW), KEYS_OF_IDS)
         for name, events in sizes.items()
@@ -274,10 +276,10 @@ def curve(
     print(f"CPU time of an event beside that at {int(first):,} {what}: {beside}")
     spread = round(max(beside.values()) / min(beside.values()), 3)
     last = list(cost)[-1]
+    asked = f"CPU time of an event, {int(first):,} to {int(last):,} {what}"
     figures = [
-        Figure(
-            f"CPU time of an event, {int(first):,} to {int(last):,} {what}: most beside least", spread, at_most=FLAT_MAX
-        )
+        Figure(f"{asked}: most beside least", spread, at_most=FLAT_MAX),
+        Figure(f"{asked}: last beside first", beside[last]),
     ]
     title = f"a run, by {what}"
     unit = "CPU time of an event beside the first"
