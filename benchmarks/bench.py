@@ -41,7 +41,7 @@ SHORT: dict[str, str] = {
     "rules": "--events 1000000 --repeat 3",
     "scaling workers": "--events 10000000 --repeat 1",
     "scaling keys": "--repeat 1",
-    "scaling ids": "--repeat 1",
+    "scaling ids": "--events 10000000 --repeat 1",
     "scaling customers": "--repeat 1",
     "watching": "--events 2000000 --repeat 3",
 }

@@ -14,7 +14,7 @@ count. Ids are 36 characters, 1 % of events are duplicates, and `dedup.horizon` 
   are what a run of a thousand events takes; `--ledger` keeps a ledger besides.
 - keys: 1,000 customers, each as likely as the others, have from a thousand to a million combinations of dimensions.
   Ten events make a row of minutes whatever their number: what is asked is what keys cost, and not what rows do.
-- ids: from a million to `--events`, of which ten million are the default; 100,000 live keys, ten events a row as well.
+- ids: from a million to a hundred million (`--events`); 100,000 live keys, ten events a row as well.
 - customers: one has 90 % of the dense events, or all have as many. Two workers, as one customer could make one of them
   wait for the other.
 
@@ -246,7 +246,7 @@ def ask_keys(options: argparse.Namespace, data: Path, scratch: Path) -> Told:
 
 
 def ask_ids(options: argparse.Namespace, data: Path, scratch: Path) -> Told:
-    most = options.events or 10_000_000
+    most = options.events or 100_000_000
     sizes = {str(most // part): most // part for part in PARTS if part == 1 or most // part >= IDS_MIN}
     folders = {
         name: made("ids", data, events, events // (KEYS_OF_IDS * EVENTS_A_ROW), KEYS_OF_IDS)
@@ -339,7 +339,7 @@ QUESTIONS = {"workers": ask_workers, "keys": ask_keys, "ids": ask_ids, "customer
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("question", choices=list(QUESTIONS))
-    arguments.add_argument("--events", type=int, help="default: 30 million of workers, 10 million else")
+    arguments.add_argument("--events", type=int, help="default: 30 million of workers, 100 of ids, 10 else")
     arguments.add_argument("--repeat", type=int, default=3)
     arguments.add_argument("--ledger", action="store_true", help="of workers: keep a ledger")
     arguments.add_argument("--data", type=Path, help="keep the events files here, and use them again")
